@@ -1,0 +1,57 @@
+# Each target makes its own environment: a Python (3.11 or newer) and a package index are all that must be there.
+#   make test                       with python3, in .venv
+#   make test PYTHON=python3.13     with another Python, in .venv-3.13
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+# A name that is not on the PATH (or is a pyenv shim that does not run) is looked up among pyenv's versions.
+INTERPRETER := $(shell \
+  for candidate in "$(PYTHON)" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$(patsubst python%,%,$(PYTHON)).*/bin/python; do \
+    if "$$candidate" -c '' >/dev/null 2>&1; then echo "$$candidate"; break; fi; \
+  done)
+VERSION := $(if $(INTERPRETER),$(shell "$(INTERPRETER)" -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(VERSION))
+CONSTRAINTS := constraints/$(if $(filter 3.11,$(VERSION)),py311,py313).txt
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+
+.PHONY: demo test test-long lint format clean has-python
+
+demo: $(INSTALLED)-demo
+	$(BIN)/python scripts/demo.py
+
+test: $(INSTALLED)-dev
+	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+test-long: $(INSTALLED)-dev
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
+
+lint: $(INSTALLED)-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(INSTALLED)-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+
+# Succeeds where $(PYTHON) can be found.
+has-python:
+	@test -n "$(INTERPRETER)"
+
+$(INSTALLED)-%: pyproject.toml $(CONSTRAINTS)
+ifeq ($(INTERPRETER),)
+	$(error PYTHON=$(PYTHON) does not run; name a Python that is 3.11 or newer, as in `make $(MAKECMDGOALS) PYTHON=python3.12`)
+endif
+	@"$(INTERPRETER)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "$(PYTHON) is Python $(VERSION); name one that is 3.11 or newer, as in `make $(MAKECMDGOALS) PYTHON=python3.12`")'
+	@echo "installing into $(VENV) with $(CONSTRAINTS); the first time takes about a minute"
+	@"$(INTERPRETER)" -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".$(if $(filter dev,$*),[dev])"
+	@touch $@

@@ -1,0 +1,29 @@
+"""MNIST digits without labels, 16x16, a light U-Net.
+
+    python -m ddpm_jax.main --config=configs/mnist_cfg.py --workdir=workdir/mnist
+"""
+
+from ml_collections import ConfigDict
+
+from ddpm_jax.configs import default
+
+
+def get_config() -> ConfigDict:
+    """Return `config1_mnist`: 28x28 padded to 32 and averaged 2x2, noise as in DDPM."""
+    config = default.get_config()
+    config.data.name = "mnist"
+    config.data.size = 16
+    config.data.holdout = "test"
+    config.masks.none = 1.0  # no labels at all
+    config.masks.subset = 0.0
+    config.net.channels = 32
+    config.net.attention = (4,)
+    config.net.stem = 1
+    config.net.multipliers = (1, 2, 2)
+    config.net.blocks = 1
+    config.net.word_maps = 0
+    config.net.head_channels = 0
+    config.schedule.name = "linear"
+    config.loss.target = "eps"
+    config.sampling.steps = 50
+    return config

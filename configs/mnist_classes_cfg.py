@@ -1,0 +1,22 @@
+"""MNIST digits by class, 28x28, with classifier-free guidance.
+
+    python -m ddpm_jax.main --config=configs/mnist_classes_cfg.py --workdir=workdir/mnist_classes
+"""
+
+from ml_collections import ConfigDict
+
+from ddpm_jax.configs import default
+
+
+def get_config() -> ConfigDict:
+    """Return `mnist_classes`: the digit known in nine examples of ten, v target."""
+    config = default.get_config()
+    config.data.name = "mnist"
+    config.data.holdout = "test"
+    config.masks.subset = 0.1  # "-7" is a label too
+    config.net.attention = (7,)
+    config.net.head_channels = 0
+    config.loss.target = "v"
+    config.sampling.steps = 20
+    config.sampling.guidance = 1.5
+    return config

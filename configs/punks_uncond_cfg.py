@@ -1,0 +1,22 @@
+"""CryptoPunks without labels, 32x32: the same pixels with 4 of background around; needs the picture sheet alone.
+
+    python -m ddpm_jax.main --config=configs/punks_uncond_cfg.py --workdir=workdir/punks_uncond
+"""
+
+from ml_collections import ConfigDict
+
+from ddpm_jax.configs import default
+
+
+def get_config() -> ConfigDict:
+    """Return `config1_cryptopunks`: RGB at 32x32, every id divisible by ten held out."""
+    config = default.get_config()
+    config.data.name = "punks_images"
+    config.data.size = 32
+    config.data.holdout = "iid"
+    config.net.attention = (8,)
+    config.net.word_maps = 0
+    config.net.head_channels = 0
+    config.loss.target = "v"
+    config.sampling.steps = 50
+    return config

@@ -1,0 +1,18 @@
+"""The shipped configurations: in a checkout the files of the top-level `configs/`, in a wheel the same files here."""
+
+from pathlib import Path
+
+__path__.append(str(Path(__file__).resolve().parents[2] / "configs"))
+
+
+def find(name: str) -> str:
+    """Return the path of a configuration given as a path or as a shipped name (`punks_cfg`).
+
+    Raises FileNotFoundError, naming the shipped ones, if there is none.
+    """
+    candidates = [Path(name), *(Path(folder) / f"{name.removesuffix('.py')}.py" for folder in __path__)]
+    for path in candidates:
+        if path.suffix == ".py" and path.is_file():
+            return str(path)
+    shipped = sorted({path.stem for folder in __path__ for path in Path(folder).glob("*_cfg.py")})
+    raise FileNotFoundError(f"no configuration {name!r}; give a path to a .py file or one of {', '.join(shipped)}")

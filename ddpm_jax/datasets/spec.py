@@ -1,0 +1,134 @@
+"""What a data set is: a `Spec` (what the images and labels mean) and a `Dataset` (the arrays)."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ddpm_jax.labels import LabelSpace
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Images that do not fit in memory: a length, and a batch by positions."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def __getitem__(self, positions: np.ndarray, /) -> np.ndarray:
+        """The uint8 batch [len(positions), h, w, c] at `positions`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spec:
+    """What a model has to know of its data; it travels in every checkpoint as JSON.
+
+    `palette` is uint8 [k, c], k <= 256, or None where the images have more colours; with a palette the
+    images are stored as indices into it. `background` is the colour under transparent pixels, or None.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    labels: LabelSpace
+    palette: np.ndarray | None = None
+    background: tuple[int, int, int] | None = None
+    holdouts: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """This spec as plain JSON values; `from_json` inverts it."""
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "labels": self.labels.to_json(),
+            "palette": None if self.palette is None else self.palette.tolist(),
+            "background": None if self.background is None else list(self.background),
+            "holdouts": list(self.holdouts),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Spec":
+        """The spec that `to_json` wrote."""
+        height, width, channels = value["shape"]
+        palette, background = value["palette"], value["background"]
+        return cls(
+            name=value["name"],
+            shape=(height, width, channels),
+            labels=LabelSpace.from_json(value["labels"]),
+            palette=None if palette is None else np.asarray(palette, np.uint8).reshape(-1, channels),
+            background=None if background is None else (background[0], background[1], background[2]),
+            holdouts=tuple(value["holdouts"]),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spec) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_json(), sort_keys=True))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images with complete labels, and which of them may be trained on.
+
+    images: uint8 [n, h, w] palette indices where the spec has a palette, else uint8 [n, h, w, c], or a `Source` of the
+    latter. labels: int8 [n, w], +1 present or -1 absent. ids: int64 [n], the ids that a holdout file names.
+    train, heldout: int32 positions, ascending and disjoint. fingerprint: sha256 of all that training sees.
+    """
+
+    spec: Spec
+    images: np.ndarray | Source
+    labels: np.ndarray
+    ids: np.ndarray
+    train: np.ndarray
+    heldout: np.ndarray
+    fingerprint: str
+
+    def pixels(self, positions: np.ndarray) -> np.ndarray:
+        """The colours, uint8 [len(positions), h, w, c], of the images at `positions`."""
+        chosen = self.images[np.asarray(positions)]
+        return chosen if self.spec.palette is None else self.spec.palette[chosen]
+
+
+def dataset(
+    spec: Spec,
+    images: np.ndarray | Source,
+    labels: np.ndarray,
+    *,
+    ids: np.ndarray,
+    train: np.ndarray,
+    heldout: np.ndarray,
+) -> Dataset:
+    """A checked `Dataset` with its fingerprint. `train` and `heldout` are boolean masks [n] or positions."""
+    count = len(images)
+    train, heldout = _positions(train), _positions(heldout)
+    if labels.shape != (count, spec.labels.size):
+        raise ValueError(f"labels of {spec.name} have shape {labels.shape}, expected {(count, spec.labels.size)}")
+    if not train.size:
+        raise ValueError(f"{spec.name} has no image left to train on: {count} images, {heldout.size} held out")
+    if np.intersect1d(train, heldout).size:
+        raise ValueError(f"{spec.name} would train on held-out images")
+    labels, ids = labels.astype(np.int8), ids.astype(np.int64)
+    digest = fingerprint(spec, images, labels, train)
+    return Dataset(spec, images, labels, ids, train, heldout, digest)
+
+
+def fingerprint(spec: Spec, images: np.ndarray | Source, labels: np.ndarray, train: np.ndarray) -> str:
+    """sha256 (hex) of spec, images, labels and train positions; a `Source` gives its own `fingerprint`."""
+    digest = hashlib.sha256(json.dumps(spec.to_json(), sort_keys=True).encode())
+    if isinstance(images, np.ndarray):
+        digest.update(np.ascontiguousarray(images).data)
+    else:
+        digest.update(str(getattr(images, "fingerprint", len(images))).encode())
+    digest.update(np.ascontiguousarray(labels, np.int8).data)
+    digest.update(np.ascontiguousarray(train, "<i4").data)
+    return digest.hexdigest()
+
+
+def _positions(chosen: np.ndarray) -> np.ndarray:
+    """int32 positions, ascending, from a boolean mask or from positions."""
+    found = np.flatnonzero(chosen) if chosen.dtype == bool else np.sort(chosen)
+    return found.astype(np.int32)

@@ -1,0 +1,188 @@
+"""Pictures of arrays: grids, labelled grids, GIFs, and PNG files that carry the recipe they were made by."""
+
+import io
+import json
+import math
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddpm_jax import runtime
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
+
+MAX_PIXELS = 2**24
+MAX_BYTES = 2**26
+RECIPE = "ddpm_jax"
+
+PathLike = str | os.PathLike[str]
+
+
+def to_pil(array: np.ndarray) -> "Image.Image":
+    """Return a picture of one uint8 image: [h, w], [h, w, 1] grey, [h, w, 3] RGB, [h, w, 4] RGBA."""
+    from PIL import Image
+
+    array = np.asarray(array)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise ValueError(f"an image is {array.dtype}{list(array.shape)}; give uint8 [h, w] or [h, w, 1, 3 or 4]")
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else np.ascontiguousarray(array))
+
+
+def tile(images: np.ndarray, columns: int, *, gap: int = 0) -> np.ndarray:
+    """Lay out images [n, h, w, c] in rows of `columns`, as one array; gaps and what is left over are white."""
+    if images.ndim != 4 or columns < 1:
+        raise ValueError(f"images {list(images.shape)} in {columns} columns; give [n, h, w, c] and 1 column or more")
+    n, h, w, c = images.shape
+    rows = max(1, math.ceil(n / columns))
+    columns = min(columns, max(n, 1))
+    padded = np.full((rows * columns, h + gap, w + gap, c), 255, images.dtype)
+    padded[:n, :h, :w] = images
+    sheet = padded.reshape(rows, columns, h + gap, w + gap, c).swapaxes(1, 2)
+    return sheet.reshape(rows * (h + gap), columns * (w + gap), c)[
+        : rows * (h + gap) - gap, : columns * (w + gap) - gap
+    ]
+
+
+def enlarge(image: np.ndarray, scale: int) -> np.ndarray:
+    """Repeat each pixel of [..., h, w, c] `scale` times both ways: pixels stay pixels."""
+    if scale < 1:
+        raise ValueError(f"scale {scale} is not 1 or more")
+    return image.repeat(scale, axis=-3).repeat(scale, axis=-2)
+
+
+def grid(images: np.ndarray, columns: int, *, scale: int = 1) -> "Image.Image":
+    """Return one picture of images [n, h, w, c] (uint8) in rows of `columns`."""
+    return to_pil(enlarge(tile(np.asarray(images), columns), scale))
+
+
+def attribute_grid(
+    images: np.ndarray, row_names: Sequence[str], column_names: Sequence[str], *, scale: int = 4
+) -> "Image.Image":
+    """Return a picture of images [r, c, h, w, channels] with a name before each row and above each column."""
+    from PIL import Image, ImageDraw
+
+    rows, columns, h, w, _ = images.shape
+    if (rows, columns) != (len(row_names), len(column_names)):
+        raise ValueError(
+            f"a grid of {rows}x{columns} images has {len(row_names)} row names and {len(column_names)} column names"
+        )
+    font, pad = _font(), 6
+    left = max((_width(font, name) for name in row_names), default=0) + 2 * pad
+    cell_w = max([w * scale, *(_width(font, name) for name in column_names)]) + pad
+    top, cell_h = 16 + 2 * pad, max(h * scale, 16) + pad
+    picture = Image.new("RGB", (left + columns * cell_w, top + rows * cell_h), "white")
+    draw = ImageDraw.Draw(picture)
+    for j, name in enumerate(column_names):
+        draw.text((left + j * cell_w + cell_w // 2, top // 2), name, "black", font, anchor="mm")
+    for i, name in enumerate(row_names):
+        draw.text((left - pad, top + i * cell_h + cell_h // 2), name, "black", font, anchor="rm")
+        for j in range(columns):
+            cell = to_pil(enlarge(images[i, j], scale)).convert("RGB")
+            picture.paste(cell, (left + j * cell_w + (cell_w - cell.width) // 2, top + i * cell_h))
+    return picture
+
+
+def _font() -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=14)
+
+
+def _width(font: Any, text: str) -> int:
+    return math.ceil(font.getlength(text))
+
+
+def write_png(image: "Image.Image", path: PathLike, recipe: Mapping[str, Any] | None = None) -> None:
+    """Write a PNG file, whole or not at all; the recipe travels inside it as JSON, see `read_recipe`."""
+    from PIL import PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    if recipe is not None:
+        info.add_itxt(RECIPE, json.dumps(recipe, sort_keys=True))
+    file = io.BytesIO()
+    image.save(file, "PNG", pnginfo=info)
+    runtime.write_atomically(path, file.getvalue())
+
+
+def read_recipe(path: PathLike) -> dict[str, Any] | None:
+    """Return the recipe that a PNG file carries, or None; the pixels are not decoded."""
+    text = _open_png(path).info.get(RECIPE)
+    if text is None:
+        return None
+    try:
+        recipe = json.loads(text)
+    except ValueError:
+        recipe = None
+    if not isinstance(recipe, dict):
+        raise runtime.BadInput(f"{path} carries a recipe that is not a JSON object")
+    return recipe
+
+
+def read_png(path: PathLike) -> np.ndarray:
+    """Return a PNG file as uint8 [h, w, 3 or 4]; its size is checked before anything is decoded."""
+    image = _open_png(path)
+    try:
+        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise runtime.BadInput(f"{path} is not a whole PNG file: {error}") from error
+
+
+def _open_png(path: PathLike) -> "Image.Image":
+    """Open a PNG file lazily, after checking its kind, bytes and pixels against the header by hand.
+
+    Pillow itself decodes 169 megapixels with no more than a warning, and takes EPS for any file name.
+    """
+    from PIL import Image
+
+    try:
+        if os.path.getsize(path) > MAX_BYTES:
+            raise runtime.BadInput(f"{path} has {os.path.getsize(path)} bytes; at most {MAX_BYTES} are read")
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise runtime.BadInput(f"{path} cannot be read: {error.strerror}") from error
+    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR" or len(content) < 24:
+        raise runtime.BadInput(f"{path} is not a PNG file")
+    width, height = struct.unpack(">II", content[16:24])
+    if not 0 < width * height <= MAX_PIXELS:
+        raise runtime.BadInput(f"{path} is {width}x{height} pixels; from 1 to {MAX_PIXELS} are read")
+    try:
+        return Image.open(io.BytesIO(content), formats=["PNG"])
+    except (OSError, SyntaxError, ValueError) as error:
+        raise runtime.BadInput(f"{path} is not a whole PNG file: {error}") from error
+
+
+def write_gif(frames: np.ndarray, path: PathLike, *, columns: int = 8, scale: int = 1, ms: int = 80) -> None:
+    """Write frames [f, n, h, w, c] (uint8) as a looping GIF of grids, `ms` a frame; the last one stays for a second."""
+    if frames.ndim != 5 or not len(frames):
+        raise ValueError(f"frames are {list(frames.shape)}; give [f, n, h, w, c] with f of 1 or more")
+    pictures = [_indexed(enlarge(tile(frame, columns), scale)) for frame in frames]
+    file = io.BytesIO()
+    pictures[0].save(
+        file,
+        "GIF",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=[ms] * (len(pictures) - 1) + [1000],
+        loop=0,
+        disposal=1,
+        optimize=False,
+    )
+    runtime.write_atomically(path, file.getvalue())
+
+
+def _indexed(image: np.ndarray) -> "Image.Image":
+    """Return a palette picture: exact up to 256 colours, the nearest of 256 without dither beyond."""
+    from PIL import Image
+
+    picture = to_pil(image).convert("RGB")
+    colours, indices = np.unique(np.asarray(picture).reshape(-1, 3), axis=0, return_inverse=True)
+    if len(colours) > 256:
+        return picture.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    exact = Image.fromarray(indices.reshape(picture.height, picture.width).astype(np.uint8))
+    exact.putpalette(colours.tobytes())
+    return exact

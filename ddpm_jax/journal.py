@@ -1,0 +1,114 @@
+"""What a run says while it goes: means over a window of steps, a progress line, a progress file."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ddpm_jax import metrics, runtime
+
+Found = Mapping[str, jax.Array]
+
+
+class Journal:
+    """Collects the metrics of each step and, every so many, writes their means.
+
+    `state()` is the unfinished window as JSON values; given back in `meta["journal"]` of a checkpoint it makes the
+    means after a resume those of the unbroken run, bit for bit. At most one step is in flight: a signal is answered
+    within two.
+    """
+
+    def __init__(
+        self, writer: metrics.Writer, workdir: str, *, total: int, every: int, batch_size: int, meta: Mapping[str, Any]
+    ) -> None:
+        """Start with the window that `meta` of the checkpoint resumed from left unfinished ({}: none)."""
+        before = meta.get("journal", {"window": [], "latest": {}})
+        self.latest: dict[str, float] = dict(before["latest"])
+        self.bad_in_row = 0
+        self._window: list[dict[str, np.ndarray]] = [
+            {name: np.asarray(value, np.float32) for name, value in step.items()} for step in before["window"]
+        ]
+        self._writer, self._workdir, self._total, self._every, self._batch = writer, workdir, total, every, batch_size
+        self._flight: Found | None = None
+        self._since, self._waited, self._steps = time.perf_counter(), 0.0, 0
+
+    def timed(self, feed: Iterator[Any]) -> Iterator[Any]:
+        """Yield the feed, counting the time it makes the loop wait."""
+        while True:
+            began = time.perf_counter()
+            try:
+                inputs = next(feed)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - began
+            yield inputs
+
+    def add(self, step: int, found: Found) -> None:
+        """Take the metrics [stride] of the steps up to `step`; at the end of a window write its means."""
+        self._land()
+        self._flight = found
+        if step % self._every == 0 or step == self._total:
+            self._land()
+            self._close_window(step)
+
+    def report(self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
+        """Write what a hook measured; its time does not count as training time."""
+        began = time.perf_counter()
+        self.latest.update(scalars)
+        if scalars:
+            self._writer.write_scalars(step, scalars)
+        if pictures:
+            self._writer.write_images(step, pictures)
+        self._since += time.perf_counter() - began
+
+    def state(self) -> dict[str, Any]:
+        """Return the unfinished window and the newest scalars of the hooks, as JSON values."""
+        self._land()
+        window = [{name: value.tolist() for name, value in step.items()} for step in self._window]
+        return {"window": window, "latest": self.latest}
+
+    def finish(self, step: int) -> None:
+        """Say in the progress file that the run is done."""
+        self._writer.flush()
+        runtime.write_progress(self._workdir, status="done", step=step, steps=self._total, **self.latest)
+
+    def _land(self) -> None:
+        """Wait for the step in flight, and split its [stride] metrics into steps."""
+        if self._flight is None:
+            return
+        found = {name: np.asarray(value) for name, value in jax.device_get(self._flight).items()}
+        self._flight = None
+        self.bad_in_row = int(found["bad_in_row"].max())
+        for i in range(len(found["loss"])):
+            self._window.append({name: value[i] for name, value in found.items()})
+            self._steps += 1
+
+    def _close_window(self, step: int) -> None:
+        scalars = means(self._window)
+        now = time.perf_counter()
+        elapsed = max(now - self._since, 1e-9)
+        scalars["images_per_second"] = rate = self._steps * self._batch / elapsed
+        scalars["data_wait"] = self._waited / elapsed
+        self._window, self._since, self._waited, self._steps = [], now, 0.0, 0
+        self._writer.write_scalars(step, scalars)
+        eta = (self._total - step) * self._batch / rate
+        known = {"step": step, "steps": self._total, "loss": scalars["loss"], "rate": rate / self._batch}
+        runtime.write_progress(self._workdir, status="running", eta_s=eta, **known)
+        print(metrics.format_progress(**known), file=sys.stderr)
+
+
+def means(window: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    """Return the scalars of a window of steps: means, and the error by quarter of t over its own examples."""
+    stacked = {name: np.stack([step[name] for step in window]).astype(np.float64) for name in window[0]}
+    good = stacked.pop("bad_in_row") == 0
+    count = stacked.pop("error_count")[good].sum(axis=0)
+    error = stacked.pop("error_sum")[good].sum(axis=0)
+    scalars = {name: float(value[good].mean()) if good.any() else float("nan") for name, value in stacked.items()}
+    levels = len(count)
+    for i in np.flatnonzero(count):
+        scalars[f"error/t_{i / levels:.2f}_{(i + 1) / levels:.2f}"] = float(error[i] / count[i])
+    scalars["skipped"] = float((~good).sum())
+    return scalars

@@ -1,0 +1,72 @@
+"""Train a model: `python -m ddpm_jax.main --config=configs/punks_cfg.py --workdir=workdir/punks`.
+
+Run the same command again to go on where it stopped. Exit codes are those of `runtime.Exit`.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ddpm_jax import build, configs, runtime, train
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, or the name of a shipped one: punks_cfg.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where everything the run writes goes.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv: list[str]) -> None:
+    """Build the run that the flags describe and train it. Raises `runtime.Failure`, which `run` turns into a code."""
+    if len(argv) > 1:
+        raise runtime.BadInput(f"unexpected argument {argv[1]!r}; settings are --config.<section>.<key>=<value>")
+    config = CONFIG.value
+    build.check(config)
+    runtime.configure_devices(config.train.batch_size // config.train.accumulate, config.runtime.devices)
+    if config.runtime.cache:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(config.runtime.cache))
+    logging.info("devices: %d %s", jax.device_count(), jax.default_backend())
+    try:
+        built = build.build(config)
+    except (ValueError, OSError) as error:
+        raise runtime.BadInput(str(error)) from error
+    train.train(built, WORKDIR.value)
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Run `main` on a command line and return the exit code; a `Failure` is one sentence on stderr."""
+    _log_our_own()
+    try:
+        app.run(main, argv=list(sys.argv if argv is None else argv), flags_parser=_parse)
+    except runtime.Failure as failure:
+        print(failure, file=sys.stderr)
+        return int(failure.code)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parse the flags. Raises BadInput where absl would print its usage, and ml_collections a traceback."""
+    try:
+        named = [f"--config={configs.find(a.removeprefix('--config='))}" if a.startswith("--config=") else a for a in argv]
+        return flags.FLAGS(named)
+    except (AttributeError, KeyError) as error:
+        unknown = " ".join(str(error.args[0]).replace("\\n", " ").split())
+        raise runtime.BadInput(f"a setting on the command line is not in the configuration: {unknown}") from error
+    except (flags.Error, TypeError, ValueError, OSError) as error:
+        raise runtime.BadInput(" ".join(str(error).split())) from error
+
+
+def _log_our_own() -> None:
+    """Show this package's log at INFO; Orbax and CLU would add forty lines to each save."""
+    logging.set_verbosity(logging.INFO)
+    package = str(Path(__file__).parent)
+    handler = logging.get_absl_handler()
+    handler.addFilter(lambda record: record.levelno > 20 or record.pathname.startswith(package))
+
+
+if __name__ == "__main__":
+    sys.exit(run())

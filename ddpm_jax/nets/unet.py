@@ -1,0 +1,120 @@
+"""The U-Net for one example: (x_t [h, w, c], t, label [words]) -> raw output [h, w, out_channels].
+
+What the raw output means (eps, x_0, v or palette logits) is the target's business (`losses.py`); the net only needs to
+know how many channels it has, and whether each pixel ends in a classifier over colours.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from ddpm_jax.nets import blocks
+
+
+class UNet(nn.Module):
+    """A U-Net with scale-shift conditioning, optional space-to-depth stem, attention and word maps.
+
+    Fields: `channels` of the finest level, `multipliers` one per level (each level halves the resolution), residual
+    `blocks` per level and direction, `attention` the heights (after the stem) at which self-attention runs, `stem`
+    the space-to-depth factor (1 = none), `word_maps` channels of the word maps (0 = none), `head_channels` features
+    per pixel that a linear colour classifier reads (0 = a plain output convolution), `groups` of the normalisation,
+    `dropout` rate, `dtype` of activations, `remat` to trade recomputation for memory.
+    """
+
+    out_channels: int
+    channels: int = 48
+    multipliers: Sequence[int] = (1, 2)
+    blocks: int = 2
+    attention: Sequence[int] = (6,)
+    attention_head: int = 32
+    stem: int = 2
+    word_maps: int = 48
+    head_channels: int = 0
+    groups: int = 8
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.dtype("float32")
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x_t: Float[Array, "h w c"], t: Float[Array, ""], label: Int[Array, "words"], deterministic: bool = True
+    ) -> Float[Array, "h w out"]:
+        embedding = self._embed(t, label)
+        x = blocks.space_to_depth(x_t.astype(self.dtype), self.stem)
+        if label.shape[0] and self.word_maps:
+            maps = blocks.WordMaps((*x.shape[:2], self.word_maps), self.dtype, name="word_maps")(label)
+            x = jnp.concatenate([x, maps], axis=-1)
+        x = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="stem")(x)  # [h/stem, w/stem, channels]
+        x, skips = self._down(x, embedding, deterministic)
+        x = self._level_block(x, embedding, len(self.multipliers) - 1, "middle", deterministic)
+        x = self._up(x, skips, embedding, deterministic)
+        return self._head(x)
+
+    def _embed(self, t: Array, label: Array) -> Array:
+        """One vector [4 channels] for the time and the label: the embedding that every block sees."""
+        size = 4 * self.channels
+        vector = nn.Dense(size, name="time_in")(blocks.time_features(t, 2 * self.channels))
+        if label.shape[0]:
+            states = jnp.concatenate([label > 0, label < 0]).astype(jnp.float32)  # [2 words]
+            vector += nn.Dense(size, name="label_in")(states)
+        return nn.silu(nn.Dense(size, name="embedding")(nn.silu(vector)))
+
+    def _level_block(self, x: Array, embedding: Array, level: int, name: str, deterministic: bool) -> Array:
+        block = nn.remat(blocks.ResBlock, static_argnums=(3,)) if self.remat else blocks.ResBlock
+        channels = self.channels * self.multipliers[level]
+        x = block(channels, self.groups, self.dropout, self.dtype, name=name)(x, embedding, deterministic)
+        if x.shape[0] in self.attention:
+            x = blocks.SelfAttention(self.groups, self.attention_head, self.dtype, name=f"{name}_attention")(x)
+        return x
+
+    def _down(self, x: Array, embedding: Array, deterministic: bool) -> tuple[Array, list[Array]]:
+        skips = []
+        for level, multiplier in enumerate(self.multipliers):
+            if level:
+                x = blocks.space_to_depth(x, 2)  # [h/2, w/2, 4 c]
+                x = nn.Dense(self.channels * multiplier, dtype=self.dtype, name=f"down_{level}")(x)
+            for i in range(self.blocks):
+                x = self._level_block(x, embedding, level, f"down_{level}_{i}", deterministic)
+                skips.append(x)
+        return x, skips
+
+    def _up(self, x: Array, skips: list[Array], embedding: Array, deterministic: bool) -> Array:
+        for level in reversed(range(len(self.multipliers))):
+            for i in range(self.blocks):
+                x = jnp.concatenate([x, skips.pop()], axis=-1)
+                x = self._level_block(x, embedding, level, f"up_{level}_{i}", deterministic)
+            if level:
+                channels = self.channels * self.multipliers[level - 1]
+                x = nn.Dense(4 * channels, dtype=self.dtype, name=f"up_{level}")(x)
+                x = blocks.depth_to_space(x, 2)  # [2h, 2w, channels]
+        return x
+
+    def _head(self, x: Array) -> Array:
+        """Read out each pixel: directly, or through `head_channels` features that all stem pixels classify alike."""
+        x = nn.silu(blocks.GroupNorm(self.groups, name="norm_out")(x))
+        pixel_channels = self.head_channels or self.out_channels
+        init = nn.initializers.lecun_normal() if self.head_channels else nn.initializers.zeros
+        x = nn.Conv(self.stem**2 * pixel_channels, (3, 3), kernel_init=init, dtype=self.dtype, name="out")(x)
+        x = blocks.depth_to_space(x, self.stem)  # [h, w, pixel_channels]
+        if self.head_channels:
+            x = nn.Dense(self.out_channels, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="classify")(x)
+        return x.astype(jnp.float32)
+
+
+def check_shape(
+    shape: tuple[int, int, int], *, multipliers: Sequence[int], stem: int, channels: int, groups: int
+) -> None:
+    """Raise ValueError, in one sentence, unless images of `shape` pass the stem and all levels without remainder."""
+    for size in shape[:2]:
+        if size % stem:
+            raise ValueError(f"net.stem {stem} does not divide the image size {size}; use 1")
+        factor = stem * 2 ** (len(multipliers) - 1)
+        if size % factor:
+            levels = next(n for n in range(len(multipliers), 0, -1) if size % (stem * 2 ** (n - 1)) == 0)
+            plural = "level" if levels == 1 else "levels"
+            raise ValueError(f"{size} is not divisible by {factor}; use at most {levels} {plural} in net.multipliers")
+    for multiplier in multipliers:
+        if channels * multiplier % groups:
+            raise ValueError(f"net.groups {groups} does not divide the {channels * multiplier} channels of a level")

@@ -1,0 +1,227 @@
+"""What a run owes the machine it runs on: exit codes, devices, one writer a workdir, signals, a progress file."""
+
+import contextlib
+import dataclasses
+import enum
+import json
+import os
+import pathlib
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+from absl import logging
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ddpm_jax import processes
+
+PROGRESS = "progress.json"
+LOCK = "lock.json"
+MAX_CPU_DEVICES = 8
+
+
+class Exit(enum.IntEnum):
+    """The exit codes of every command; 1 is a bug of ours."""
+
+    DONE = 0
+    BUG = 1
+    BAD_INPUT = 65
+    BUSY = 69
+    DIVERGED = 70
+    STORAGE = 74
+    STOPPED = 75
+
+
+class Failure(Exception):
+    """An end that is explained in one sentence; `code` is the exit code of the command."""
+
+    code: Exit = Exit.BUG
+
+
+class BadInput(Failure, ValueError):
+    """A config, a file or an argument is wrong: running the same command again fails again."""
+
+    code = Exit.BAD_INPUT
+
+
+class Busy(Failure):
+    """Another run is writing this workdir."""
+
+    code = Exit.BUSY
+
+
+class Diverged(Failure):
+    """A value that must be finite is not."""
+
+    code = Exit.DIVERGED
+
+
+class Storage(Failure):
+    """Something could not be written or read back."""
+
+    code = Exit.STORAGE
+
+
+class Stopped(Failure):
+    """A signal asked for an early end; the state is saved and the same command continues it."""
+
+    code = Exit.STOPPED
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted keys: {"train": {"steps": 5}} -> {"train.steps": 5}."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
+
+
+def check_batch(batch_size: int, devices: int) -> None:
+    """Refuse a global batch that does not divide evenly over the devices; the sentence names the nearest that do."""
+    if batch_size > 0 and batch_size % devices == 0:
+        return
+    below = batch_size // devices * devices
+    nearest = f"{below} or {below + devices}" if below > 0 else f"{devices}"
+    raise BadInput(f"batch_size {batch_size} is not divisible by {devices} devices; try {nearest}")
+
+
+def cpu_devices(batch_size: int, cores: int) -> int:
+    """Return the largest divisor of the batch that is at most the core count and at most 8."""
+    most = max(1, min(cores, MAX_CPU_DEVICES, batch_size))
+    return max(n for n in range(1, most + 1) if batch_size % n == 0)
+
+
+def configure_devices(batch_size: int, wanted: int = 0) -> None:
+    """Give the CPU backend several virtual devices; call it in `main`, before anything asks jax for a device.
+
+    XLA:CPU runs a convolution on one core per device, so one device leaves the other cores idle. `wanted` 0 picks
+    `cpu_devices`, unless JAX_NUM_CPU_DEVICES or XLA_FLAGS already say how many. Accelerators are not affected.
+    """
+    if wanted < 0:
+        raise BadInput(f"devices {wanted} is negative; 0 chooses automatically")
+    forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not wanted and (forced or "JAX_NUM_CPU_DEVICES" in os.environ):
+        return
+    count = wanted or cpu_devices(batch_size, _cores())
+    check_batch(batch_size, count)
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError as error:
+        raise BadInput(
+            f"{count} devices were asked for after jax had started; ask before the first jax call"
+        ) from error
+
+
+def _cores() -> int:
+    """Count the cores this process may use: fewer than the machine has, under taskset or a batch scheduler."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def mesh() -> Mesh:
+    """Return the one-axis mesh `data` over all devices of all processes."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def shard(over: Mesh) -> NamedSharding:
+    """Split the leading axis over the devices: for batches."""
+    return NamedSharding(over, PartitionSpec("data"))
+
+
+def replicate(over: Mesh) -> NamedSharding:
+    """Keep a copy on every device: for the state."""
+    return NamedSharding(over, PartitionSpec())
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a whole file or none: readers see the old content or the new, also after a kill in the middle."""
+    target = pathlib.Path(path)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the file from TensorBoard under another user
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def write_progress(workdir: str | os.PathLike[str], **fields: Any) -> None:
+    """Write `progress.json` atomically: the fields, and the pid and start time that tell this process from others."""
+    record = {**fields, **dataclasses.asdict(processes.Process.current()), "time": time.time()}
+    write_atomically(pathlib.Path(workdir) / PROGRESS, json.dumps(record).encode())
+
+
+def read_progress(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what `write_progress` last wrote; an empty dict where there is nothing (or nothing legible)."""
+    return _read_json(pathlib.Path(workdir) / PROGRESS)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+@contextlib.contextmanager
+def lock_workdir(workdir: str | os.PathLike[str], beat_s: float = 5.0) -> Iterator[None]:
+    """Hold a workdir for this process alone; `Busy` names the holder. With several processes only the first holds it.
+
+    The lock of a process that is gone is taken over, and the log says so (see `processes.hold`).
+    """
+    path = pathlib.Path(workdir) / LOCK
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mine, other = stack.enter_context(processes.hold(path, beat_s))
+        except OSError as error:
+            raise Storage(f"{workdir} cannot be written: {error.strerror}") from error
+        if not mine:
+            raise Busy(f"{workdir} is in use by {other or 'another process'}; stop it, or choose another workdir")
+        if other:
+            logging.warning("reclaimed the lock of %s from %s, which is gone", workdir, other)
+        yield
+
+
+class Stop:
+    """Whether a stop was requested, and by which signal."""
+
+    requested: str = ""
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Turn the first SIGTERM, SIGINT or SIGUSR1 into `stop.requested`; a second one ends the process at once.
+
+    Signals within half a second count as one: `timeout` and terminals may deliver one to the process and its group.
+    """
+    stop, first = Stop(), 0.0
+    names = ("SIGTERM", "SIGINT", "SIGUSR1") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+    def handle(number: int, _frame: object) -> None:
+        nonlocal first
+        if not stop.requested:
+            stop.requested, first = signal.Signals(number).name, time.monotonic()
+        elif time.monotonic() - first > 0.5:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,129 @@
+"""One step of training, and one of evaluation, as pure functions of (state, batch, key)."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key
+
+from ddpm_jax.state import TrainState
+
+LEVELS = 4  # quarters of t in [0, 1] whose losses are reported apart
+
+
+class Losses(NamedTuple):
+    """Of one example: `loss` is minimised; `error` is the same without its weight, `t` where it was measured."""
+
+    loss: Array
+    error: Array
+    t: Array
+
+
+# (params, data, label [words], t, key) -> (loss, error), scalars, of one example
+ExampleLoss = Callable[[Any, Array, Array, Array, Array], tuple[Array, Array]]
+
+
+class Optimizer(NamedTuple):
+    """What an update takes: `transform` without a learning rate, `rate(updates, total)`, and the EMA's decay."""
+
+    transform: optax.GradientTransformation
+    rate: Callable[[Array, Array], Array]
+    ema: float
+
+
+def make_optimizer(
+    *, learning_rate: float, warmup: int, decay: str, weight_decay: float, clip_norm: float, b1: float, b2: float, ema: float
+) -> Optimizer:
+    """Return AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) after clipping the global norm, in optax's parts."""
+    transform = optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.scale_by_adam(b1=b1, b2=b2),
+        optax.add_decayed_weights(weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)),
+    )
+
+    def rate(updates: Array, total: Array) -> Array:
+        rise = jnp.minimum((updates + 1) / (warmup + 1), 1.0)
+        if decay == "constant":
+            return learning_rate * rise
+        done = jnp.clip((updates - warmup) / jnp.maximum(total - warmup, 1), 0.0, 1.0)
+        return learning_rate * rise * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+
+    return Optimizer(transform, rate, ema)
+
+
+def stratified_times(key: Key[Array, ""], n: int) -> Float[Array, "n"]:
+    """Draw n times in (0, 1], one in each of n equal strata, in random order (Kingma et al. 2021, arXiv 2107.00630)."""
+    offset_key, order_key = jax.random.split(key)
+    offsets = jax.random.uniform(offset_key, (n,))
+    return 1.0 - (jax.random.permutation(order_key, n) + offsets) / n
+
+
+def mean_loss(
+    params: Any, data: Array, label: Array, t: Array, keys: Array, *, loss: ExampleLoss
+) -> tuple[Array, Losses]:
+    """Return the mean loss of a batch, and the losses [b] it is made of: the loss of one example, vmapped."""
+    pairs = jax.vmap(loss, in_axes=(None, 0, 0, 0, 0))(params, data, label, t, keys)
+    return pairs[0].mean(), Losses(*pairs, t)
+
+
+def train_step(
+    state: TrainState, data: Array, label: Array, key: Array, *, loss: ExampleLoss, optimizer: Optimizer, accumulate: int
+) -> tuple[TrainState, dict[str, Array]]:
+    """Return the state after one batch, and its metrics; a batch with a non-finite gradient changes only `step`.
+
+    `data` is [b, ...], `label` [b, words]. With `accumulate` > 1 the batch is cut into so many parts, one at a time.
+    """
+    inputs = (data, label, *_draw(key, data.shape[0]))
+    gradient, losses = _gradient(state.params, inputs, loss, accumulate)
+    norm = optax.tree.norm(gradient)
+    good = jnp.isfinite(norm) & jnp.isfinite(losses.loss.mean())
+    rate = optimizer.rate(state.updates, state.total)
+    updates, opt_state = optimizer.transform.update(gradient, state.opt_state, state.params)
+    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+    decay = jnp.minimum(optimizer.ema, (1.0 + state.updates) / (10.0 + state.updates))
+    ema = jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), state.ema, params)
+    kept = _where(good, (params, ema, opt_state), (state.params, state.ema, state.opt_state))
+    bad = jnp.where(good, 0, state.bad + 1)
+    new = TrainState(state.step + 1, state.updates + good.astype(jnp.int32), bad, state.total, *kept)
+    return new, {"gradient_norm": norm, "learning_rate": rate, "bad_in_row": bad, **summary(losses)}
+
+
+def eval_step(params: Any, data: Array, label: Array, key: Array, *, loss: ExampleLoss) -> dict[str, Array]:
+    """Return the loss of a batch without changing anything."""
+    return summary(mean_loss(params, data, label, *_draw(key, data.shape[0]), loss=loss)[1])
+
+
+def summary(losses: Losses) -> dict[str, Array]:
+    """Return the mean loss and, for each quarter of t, the sum and the count of the unweighted error."""
+    level = jnp.minimum((losses.t * LEVELS).astype(jnp.int32), LEVELS - 1)
+    member = (level[None] == jnp.arange(LEVELS)[:, None]).astype(jnp.float32)  # [levels, b]
+    return {"loss": losses.loss.mean(), "error_sum": member @ losses.error, "error_count": member.sum(axis=1)}
+
+
+def _draw(key: Array, n: int) -> tuple[Array, Array]:
+    """Draw the times [n] of a whole batch, and a key for each of its examples."""
+    t_key, example_key = jax.random.split(key)
+    return stratified_times(t_key, n), jax.random.split(example_key, n)
+
+
+def _gradient(params: Any, inputs: tuple[Array, ...], loss: ExampleLoss, parts: int) -> tuple[Any, Losses]:
+    """Return the mean gradient over (data, label, t, keys) and the losses [b], in `parts` equal parts by a scan."""
+    gradient = jax.grad(functools.partial(mean_loss, loss=loss), has_aux=True)
+    if parts == 1:
+        return gradient(params, *inputs)
+
+    def add(total: Any, part: tuple[Array, ...]) -> tuple[Any, Losses]:
+        one, losses = gradient(params, *part)
+        return jax.tree.map(jnp.add, total, one), losses
+
+    # Example i goes to part i % parts, so that each device keeps its share of every part.
+    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), inputs)
+    total, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), split)
+    return jax.tree.map(lambda g: g / parts, total), jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1), losses)
+
+
+def _where(good: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)

@@ -1,0 +1,149 @@
+"""The training loop: it knows steps, logs, saves and signals, and nothing of diffusion."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+
+from ddpm_jax import checkpoint, journal, metrics, runtime
+from ddpm_jax.state import TrainState
+
+COMPILING, TIMED = 5, 20  # steps that are not timed, and steps whose median turns minutes into a number of steps
+
+
+class Hook(NamedTuple):
+    """Something measured every so many steps: `measure(state)` gives scalars, and pictures, by name."""
+
+    every: int
+    measure: Callable[[TrainState], tuple[dict[str, float], dict[str, Any]]]
+
+
+class Plan(NamedTuple):
+    """How long and in what portions a run trains: the section `train` of a config (see configs/default.py)."""
+
+    steps: int
+    minutes: float
+    batch_size: int
+    accumulate: int
+    steps_per_dispatch: int
+    bad_steps: int
+
+
+class Log(NamedTuple):
+    """Steps between scalars, held-out losses and pictures: the section `log`."""
+
+    every: int
+    eval_every: int
+    sample_every: int
+
+
+class Saves(NamedTuple):
+    """Steps between checkpoints, and which of them stay: the section `checkpoint`."""
+
+    every: int
+    keep_newest: int
+    keep_best: int
+    keep_every: int
+    best_metric: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """What `build` makes of a config, and all that the loop needs.
+
+    `feed(start, stop)` yields what `advance(state, inputs)` takes; that returns the state `plan.steps_per_dispatch` on
+    and its metrics, each with that as leading axis. `meta` describes the run in every checkpoint, and
+    `check_resume(meta)` raises BadInput where an older one describes another run.
+    """
+
+    meta: dict[str, Any]
+    check_resume: Callable[[Mapping[str, Any]], None]
+    init: Callable[[int], TrainState]
+    abstract: TrainState
+    feed: Callable[[int, int], Iterator[Any]]
+    advance: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+    hooks: tuple[Hook, ...]
+    plan: Plan
+    log: Log
+    saves: Saves
+
+
+def train(run: Run, workdir: str) -> None:
+    """Train, or go on with, the run of a workdir to its end, and verify what it saved.
+
+    Raises Stopped after a signal (the state is saved), Busy, Storage, Diverged or BadInput (see `runtime`).
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(runtime.lock_workdir(workdir))
+        stop = stack.enter_context(runtime.stop_signals())
+        folder = pathlib.Path(workdir) / "checkpoints"
+        retention = {key: value for key, value in run.saves._asdict().items() if key != "every"}
+        saves = stack.enter_context(contextlib.closing(checkpoint.Checkpointer(folder, **retention)))
+        state, meta = start(run, saves, folder)
+        step, total = int(state.step), int(state.total)
+        writer = stack.enter_context(contextlib.closing(metrics.Writer(workdir, step=step)))
+        describe(run, writer)
+        log = journal.Journal(writer, workdir, total=total, every=run.log.every, batch_size=run.plan.batch_size, meta=meta)
+        for inputs in log.timed(run.feed(step, total)):
+            state, found = run.advance(state, inputs)
+            step += run.plan.steps_per_dispatch
+            log.add(step, found)
+            if log.bad_in_row >= run.plan.bad_steps:
+                raise runtime.Diverged(f"{log.bad_in_row} non-finite steps in a row before step {step}; lower the rate")
+            for hook in run.hooks:
+                if step % hook.every == 0 or step == total:
+                    log.report(step, *hook.measure(state))
+            if step % run.saves.every == 0 or step == total or stop.requested:
+                writer.flush()  # what a resume from this step keeps must be on disk by then
+                saves.save(step, state, {**run.meta, "journal": log.state()}, log.latest)
+            if stop.requested and step < total:
+                saves.wait()
+                raise runtime.Stopped(f"{stop.requested}: step {step} of {total} is saved in {folder / str(step)}")
+        saves.wait()
+        checkpoint.verify(folder / str(total))
+        log.finish(step)
+    logging.info("done: step %d is saved and verified in %s", total, folder / str(total))
+
+
+def start(run: Run, saves: checkpoint.Checkpointer, folder: pathlib.Path) -> tuple[TrainState, dict[str, Any]]:
+    """Return the newest whole state of a workdir and its meta, or a fresh state and {}; say which in one line."""
+    newest = saves.latest()
+    if newest is None:
+        total = run.plan.steps if run.plan.minutes <= 0 else timed_steps(run)
+        logging.info("starting fresh: %d steps", total)
+        return run.init(total), {}
+    run.check_resume(checkpoint.read_meta(folder / str(newest)))
+    state, meta = saves.restore(newest, run.abstract)
+    if run.plan.minutes <= 0:
+        state = state._replace(total=jnp.asarray(run.plan.steps, jnp.int32, device=state.total.sharding))
+    logging.info("resuming at step %d of %d: the newest whole checkpoint here", newest, int(state.total))
+    return state, meta
+
+
+def describe(run: Run, writer: metrics.Writer) -> None:
+    """Write the configuration for TensorBoard's text and hparams pages."""
+    config = run.meta["config"]
+    writer.write_texts(0, {"config": f"```json\n{json.dumps(config, indent=2)}\n```"})
+    writer.write_hparams(runtime.flat(config))
+
+
+def timed_steps(run: Run) -> int:
+    """Return how many steps fit into `run.plan.minutes`, by the median of a few on a state that is thrown away."""
+    state, times = run.init(1), []
+    for inputs in run.feed(0, (COMPILING + TIMED) * run.plan.steps_per_dispatch):
+        began = time.perf_counter()
+        state, _ = jax.block_until_ready(run.advance(state, inputs))
+        times.append((time.perf_counter() - began) / run.plan.steps_per_dispatch)
+    step_s = statistics.median(times[COMPILING:])
+    total = max(1, math.floor(run.plan.minutes * 60 / step_s / run.plan.steps_per_dispatch)) * run.plan.steps_per_dispatch
+    logging.info("%.3f s a step: %g minutes are %d steps", step_s, run.plan.minutes, total)
+    return total
