@@ -1,7 +1,7 @@
 """From a ConfigDict to typed callables: the only reader of configurations.
 
-`check` refuses wrong values before anything is compiled; then each section is splatted into one callable, so a
-misspelt, missing or unread key is an error too.
+`settings.check` refuses wrong values before anything is compiled; then each section is splatted into one callable, so
+a key that is read by nobody is an error too.
 """
 
 import functools
@@ -13,89 +13,28 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
-from ddpm_jax import datasets, losses, model, nets, pipeline, runtime, samplers, schedules, state, step, train
+from ddpm_jax import (
+    checkpoint,
+    datasets,
+    losses,
+    model,
+    nets,
+    pipeline,
+    runtime,
+    samplers,
+    schedules,
+    settings,
+    state,
+    step,
+    train,
+)
 from ddpm_jax.datasets.spec import Dataset, Spec
 from ddpm_jax.nets import unet
 
-# Inclusive ranges of the numbers; what a number means stands in configs/default.py.
-RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**31 - 1),
-    "data.size": (0, 1024),
-    "masks.none": (0, 1),
-    "masks.subset": (0, 1),
-    "masks.favour": (0, 1),
-    "net.channels": (1, 4096),
-    "net.blocks": (1, 16),
-    "net.attention_head": (1, 4096),
-    "net.stem": (1, 16),
-    "net.word_maps": (0, 4096),
-    "net.head_channels": (0, 4096),
-    "net.groups": (1, 4096),
-    "net.dropout": (0, 0.95),
-    "optimizer.learning_rate": (1e-9, 1),
-    "optimizer.warmup": (0, 10**9),
-    "optimizer.weight_decay": (0, 10),
-    "optimizer.clip_norm": (1e-6, 1e6),
-    "optimizer.b1": (0, 0.99999),
-    "optimizer.b2": (0, 0.99999),
-    "optimizer.ema": (0, 0.9999999),
-    "train.steps": (1, 10**9),
-    "train.minutes": (0, 10**6),
-    "train.batch_size": (1, 10**6),
-    "train.accumulate": (1, 10**4),
-    "train.steps_per_dispatch": (1, 10**4),
-    "train.bad_steps": (1, 10**6),
-    "log.every": (1, 10**9),
-    "log.eval_every": (1, 10**9),
-    "log.sample_every": (1, 10**9),
-    "checkpoint.every": (1, 10**9),
-    "checkpoint.keep_newest": (1, 10**6),
-    "checkpoint.keep_best": (0, 10**6),
-    "checkpoint.keep_every": (0, 10**9),
-    "sampling.steps": (1, 1000),
-    "sampling.guidance": (0, 100),
-    "runtime.devices": (0, 4096),
-}
-CHOICES: dict[str, tuple[str, ...]] = {
-    "data.storage": ("device", "stream"),
-    "net.name": tuple(nets.NETS),
-    "net.dtype": ("float32", "bfloat16"),
-    "schedule.name": tuple(schedules.SCHEDULES),
-    "loss.target": tuple(losses.TARGETS),
-    "loss.weighting": tuple(losses.WEIGHTINGS),
-    "optimizer.decay": ("cosine", "constant"),
-    "sampling.sampler": tuple(samplers.SAMPLERS),
-}
-# Keys that may differ between a run and its resume: they change neither the numbers nor the data.
-HARMLESS = ("train.steps", "log.", "checkpoint.", "sampling.", "runtime.", "data.root", "data.storage", "init_from")
 EVALUATED, PICTURED = 256, 16  # held-out images whose loss is measured, and whose labels are sampled, while training
-
-
-def check(config: ConfigDict) -> None:
-    """Raise BadInput, naming the key, the value and what is allowed, for a value that no run could use."""
-    values = runtime.flat(config.to_dict())
-    for key, (low, high) in RANGES.items():
-        value = values[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise runtime.BadInput(f"{key} is {value!r}; it must be a number from {low:g} to {high:g}")
-    for key, allowed in CHOICES.items():
-        if values[key] not in allowed:
-            raise runtime.BadInput(f"{key} is {values[key]!r}; choose one of {', '.join(allowed)}")
-    for key, divisor in (
-        ("train.batch_size", "train.accumulate"),
-        ("checkpoint.every", "log.every"),
-        *((key, "train.steps_per_dispatch") for key in ("train.steps", "log.every", "log.eval_every", "log.sample_every")),
-    ):
-        if values[key] % values[divisor]:
-            raise runtime.BadInput(f"{key} is {values[key]}; it must be a multiple of {divisor}, {values[divisor]}")
-    if values["masks.none"] + values["masks.subset"] > 1:
-        raise runtime.BadInput("masks.none and masks.subset are shares of the examples; together they must be at most 1")
-    if values["train.steps"] * values["train.batch_size"] >= 2**32:
-        raise runtime.BadInput("train.steps x train.batch_size must stay below 2^32 images")
-    if values["schedule.zero_terminal"] and values["loss.target"] == "eps":
-        raise runtime.BadInput("loss.target 'eps' learns nothing at zero terminal SNR; use v, x_0 or palette with it")
 
 
 def make_model(config: Mapping[str, Any], spec: Spec) -> model.Model:
@@ -131,7 +70,7 @@ def build(config: ConfigDict) -> train.Run:
 
     `jax` devices must be set up before (`runtime.configure_devices`): arrays are placed on the mesh here.
     """
-    check(config)
+    settings.check(config)
     values = jsonable(config.to_dict())
     dataset, storage = make_data(**values["data"])
     built, plan, log = make_model(values, dataset.spec), train.Plan(**values["train"]), train.Log(**values["log"])
@@ -145,7 +84,7 @@ def build(config: ConfigDict) -> train.Run:
     meta = {"config": values, "spec": dataset.spec.to_json(), "fingerprint": dataset.fingerprint}
     return train.Run(
         meta=meta,
-        check_resume=functools.partial(check_resume, meta),
+        check_resume=functools.partial(settings.check_resume, meta),
         init=init,
         abstract=jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=runtime.replicate(over)), jax.eval_shape(init, 1)
@@ -195,7 +134,18 @@ def make_init(
     def init(total: int) -> state.TrainState:
         return fresh(jnp.asarray(total, jnp.int32))
 
-    return init if not init_from else functools.partial(fine_tuned, built, init, init_from)
+    return functools.partial(fine_tuned, built, init, init_from) if init_from else init
+
+
+def fine_tuned(built: model.Model, init: Callable[[int], state.TrainState], init_from: str, total: int) -> state.TrainState:
+    """Return the first state with the EMA parameters of another checkpoint where they fit; log what did not."""
+    path = checkpoint.resolve(init_from)
+    words = Spec.from_json(checkpoint.read_meta(path)["spec"]).labels.words
+    fresh = init(total)
+    params, left = state.transplant(fresh.params, checkpoint.load_arrays(path, "ema"), built.spec.labels.words, words)
+    logging.info("started from %s; fresh: %s", path, ", ".join(left) or "nothing")
+    params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, fresh.params)
+    return fresh._replace(params=params, ema=jax.tree.map(jnp.copy, params))
 
 
 def resident_steps(parts: Parts) -> tuple[Any, Any]:
@@ -269,20 +219,6 @@ def make_hooks(parts: Parts, log: train.Log, sampling: dict[str, Any]) -> tuple[
         return {}, {"samples": np.asarray(draw(now.ema, pictures, keys, sampling["guidance"])[0])}
 
     return train.Hook(log.eval_every, measure_loss), train.Hook(log.sample_every, measure_samples)
-
-
-def check_resume(meta: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Raise BadInput, with the first differences in words, if a checkpoint is not of the run that `meta` describes.
-
-    Keys that change neither the numbers nor the data (`HARMLESS`) may differ.
-    """
-    new, old = runtime.flat(meta["config"]), runtime.flat(saved["config"])
-    differing = [key for key in {**old, **new} if new.get(key) != old.get(key) and not key.startswith(HARMLESS)]
-    words = [f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in differing]
-    if not words and saved["fingerprint"] != meta["fingerprint"]:
-        words = ["the data are not those it was trained on"]
-    if words:
-        raise runtime.BadInput(f"this workdir holds another run: {'; '.join(words[:3])}; choose another --workdir")
 
 
 def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:

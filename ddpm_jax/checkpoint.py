@@ -45,12 +45,13 @@ class Checkpointer:
         best_metric: str = "",
     ):
         """Keep the newest, those with the smallest `best_metric` (the largest for `-name`), and every K-th step."""
-        if keep_newest < 1 or keep_best < 0 or keep_every < 0:
-            raise runtime.BadInput(f"keep_(newest, best, every) is {keep_newest, keep_best, keep_every}, below (1, 0, 0)")
+        keep = (keep_newest, keep_best, keep_every)
+        if keep_newest < 1 or min(keep) < 0:
+            raise runtime.BadInput(f"keep_(newest, best, every) is {keep}; give at least (1, 0, 0)")
         if keep_best and not best_metric:
             raise runtime.BadInput(f"keep_best {keep_best} needs best_metric: what the best have smallest")
         self._directory = pathlib.Path(directory).absolute()
-        self._retention = Retention(keep_newest, keep_best, keep_every)
+        self._retention = Retention(*keep)
         self._best_metric = best_metric
         self._manager: Any = None
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
@@ -122,7 +123,7 @@ class Checkpointer:
         path = self._directory / str(step)
         meta = read_meta(path)
         wanted = archive.by_name(abstract_state)
-        _check_fits(path, meta["checksums"], wanted)
+        archive.check_fits(path, meta["checksums"], wanted)
         arrays = archive.read_arrays(path, meta, list(wanted))
         leaves = [_place(arrays[name], leaf, name) for name, leaf in wanted.items()]
         self._retention.whole = step
@@ -140,7 +141,10 @@ class Checkpointer:
             with contextlib.suppress(Damaged):
                 self._note_score(step, read_meta(self._directory / str(step))["metrics"])
         options = ocp.CheckpointManagerOptions(preservation_policy=cast(Any, self._retention))
-        return ocp.CheckpointManager(self._directory, options=options, item_names=("state", "meta"))
+        # The form that `archive` reads, whatever Orbax's defaults become. Weights hardly shrink: no compression.
+        state = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False, use_compression=False)
+        handlers = {"state": state, "meta": ocp.JsonCheckpointHandler()}
+        return ocp.CheckpointManager(self._directory, options=options, item_handlers=handlers)
 
     def _newest_whole(self) -> int:
         remove_leftovers(self._directory)
@@ -225,17 +229,6 @@ def _check_finite(step: int, arrays: Mapping[str, np.ndarray]) -> None:
         raise runtime.Diverged(f"step {step} is not saved: {', '.join(bad[:3])} ({len(bad)} arrays) hold nan or inf")
 
 
-def _check_fits(path: pathlib.Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse another structure: Orbax would cast, cut or leave out."""
-    there = {name: archive.kind(entry) for name, entry in saved.items()}
-    here = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in wanted.items()}
-    different = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
-    if different:
-        shown = [f"{name} is {there.get(name, 'absent')} there, {here.get(name, 'absent')} here" for name in different]
-        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
-        raise runtime.BadInput(f"{path} does not fit this run: {'; '.join(shown[:3])}{more}")
-
-
 def _place(array: np.ndarray, leaf: Any, name: str) -> jax.Array:
     if leaf.sharding is None:
         raise ValueError(f"abstract state leaf {name} has no sharding; give every leaf one")
@@ -243,11 +236,11 @@ def _place(array: np.ndarray, leaf: Any, name: str) -> jax.Array:
 
 
 def _set_aside(path: pathlib.Path) -> pathlib.Path:
-    free = next(n for n in itertools.count() if not path.with_name(f"{path.name}.damaged-{n}").exists())
-    return path.rename(path.with_name(f"{path.name}.damaged-{free}"))
+    names = (path.with_name(f"{path.name}.damaged-{n}") for n in itertools.count())
+    return path.rename(next(name for name in names if not name.exists()))
 
 
 def _composite(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Any:
     import orbax.checkpoint as ocp
 
-    return ocp.args.Composite(state=ocp.args.StandardSave(archive.nest(arrays)), meta=ocp.args.JsonSave(meta))
+    return ocp.args.Composite(state=ocp.args.PyTreeSave(archive.nest(arrays)), meta=ocp.args.JsonSave(meta))

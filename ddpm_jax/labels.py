@@ -108,8 +108,10 @@ class LabelSpace:
         ({"type": "Zombie", "accessories": ["Beanie", "-Pipe"]}), a vector, or None. Naming a word of a Categorical sets
         its others to -1. Words not named are 0, or -1 with `complete`. Unknown and contradicting words are errors.
         """
-        in_words = label is None or isinstance(label, str | Mapping)
-        vector = _from_words(self, label or "") if in_words else _from_array(self, label)
+        if label is None or isinstance(label, str | Mapping):
+            vector = _from_words(self, label or "")
+        else:
+            vector = _from_array(self, label)
         _check_exclusive(self, vector)
         absent = _implied_absent(self, vector) | (complete & (vector == 0))
         return np.where(absent, -1, vector).astype(np.int8)

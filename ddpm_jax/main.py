@@ -11,7 +11,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ddpm_jax import build, configs, runtime, train
+from ddpm_jax import build, configs, runtime, settings, train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, or the name of a shipped one: punks_cfg.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything the run writes goes.")
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise runtime.BadInput(f"unexpected argument {argv[1]!r}; settings are --config.<section>.<key>=<value>")
     config = CONFIG.value
-    build.check(config)
+    settings.check(config)
     runtime.configure_devices(config.train.batch_size // config.train.accumulate, config.runtime.devices)
     if config.runtime.cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(config.runtime.cache))
@@ -54,7 +54,7 @@ def _parse(argv: list[str]) -> list[str]:
         named = [f"--config={configs.find(a.removeprefix('--config='))}" if a.startswith("--config=") else a for a in argv]
         return flags.FLAGS(named)
     except (AttributeError, KeyError) as error:
-        unknown = " ".join(str(error.args[0]).replace("\\n", " ").split())
+        unknown = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").strip("\"'").split())
         raise runtime.BadInput(f"a setting on the command line is not in the configuration: {unknown}") from error
     except (flags.Error, TypeError, ValueError, OSError) as error:
         raise runtime.BadInput(" ".join(str(error).split())) from error

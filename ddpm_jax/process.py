@@ -27,7 +27,7 @@ Scalar = Float[Array, ""]
 
 
 def scales(log_snr: Values) -> tuple[Values, Values]:
-    """sqrt(alpha_bar) and sqrt(1 - alpha_bar): the scales of x_0 and eps in x_t (Eq. 4), exact at infinite log_snr too."""
+    """sqrt(alpha_bar) and sqrt(1 - alpha_bar), the scales of x_0 and eps in x_t (Eq. 4); exact at log_snr +-inf."""
     xp = schedules.array_module(log_snr)
     return xp.sqrt(schedules.expit(log_snr)), xp.sqrt(schedules.expit(-log_snr))
 

@@ -118,13 +118,18 @@ def _lives(path: pathlib.Path, other: Process, beat_s: float) -> bool:
     """Say whether the other process is seen to live: by pid on this host, by watching its beat on another."""
     if other.host == socket.gethostname():
         return other.pid != os.getpid() and other.alive()
-    before = path.stat().st_mtime_ns
+    before = _touched(path)
     deadline = time.monotonic() + 3 * beat_s
     while time.monotonic() < deadline:
         time.sleep(beat_s / 4)
-        if path.stat().st_mtime_ns != before:
+        if _touched(path) != before:
             return True
     return False
+
+
+def _touched(path: pathlib.Path) -> int:
+    with open(path, "rb") as file:  # a network file system asks its server at an open, not at a stat
+        return os.fstat(file.fileno()).st_mtime_ns
 
 
 def _beat(path: pathlib.Path, done: threading.Event, beat_s: float) -> None:

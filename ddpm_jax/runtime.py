@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import enum
 import json
+import math
 import os
 import pathlib
 import signal
@@ -157,8 +158,14 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def write_progress(workdir: str | os.PathLike[str], **fields: Any) -> None:
-    """Write `progress.json` atomically: the fields, and the pid and start time that tell this process from others."""
-    record = {**fields, **dataclasses.asdict(processes.Process.current()), "time": time.time()}
+    """Write `progress.json` atomically: the fields, and the pid and start time that tell this process from others.
+
+    JSON has no nan or inf: they become null.
+    """
+    finite = {
+        name: None if value in (math.inf, -math.inf) or value != value else value for name, value in fields.items()
+    }
+    record = {**finite, **dataclasses.asdict(processes.Process.current()), "time": time.time()}
     write_atomically(pathlib.Path(workdir) / PROGRESS, json.dumps(record).encode())
 
 

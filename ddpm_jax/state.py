@@ -1,11 +1,16 @@
 """The state of a training run: arrays only, so that it can be jitted, sharded, saved and compared bit for bit."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int
+
+# Arrays whose first axis is words, or so many states of all words one after another (see nets/blocks.py, nets/unet.py).
+BY_WORD = {"word_maps/present": 1, "word_maps/absent": 1, "label_in/kernel": 2}
 
 
 class TrainState(NamedTuple):
@@ -30,3 +35,39 @@ def init(params: Any, optimizer: optax.GradientTransformation, total: int) -> Tr
     # A copy, because the step donates the state and no buffer may be donated twice.
     ema = jax.tree.map(jnp.copy, params)
     return TrainState(zero, zero, zero, jnp.asarray(total, jnp.int32), params, ema, optimizer.init(params))
+
+
+def transplant(new: Any, old: Any, new_words: Sequence[str], old_words: Sequence[str]) -> tuple[Any, list[str]]:
+    """Return the parameters `new` with the values of `old` where name and shape agree, and what stayed fresh.
+
+    Arrays with an axis of words (`BY_WORD`) take the rows of the words that both know; the others' stay fresh.
+    """
+    known, fresh = _by_name(old), []
+    shared = [(i, old_words.index(word)) for i, word in enumerate(new_words) if word in old_words]
+    unknown = [word for word in new_words if word not in old_words]
+
+    def graft(path: Any, value: Any) -> np.ndarray:
+        name, value = _name(path), np.array(value)
+        other = np.asarray(known.get(name, np.zeros(0)))
+        states = next((states for end, states in BY_WORD.items() if name.endswith(end)), 0)
+        if states and other.ndim == value.ndim and other.shape[1:] == value.shape[1:]:
+            rows = value.reshape(states, len(new_words), -1)  # a view
+            source = other.reshape(states, len(old_words), -1)
+            for here, there in shared:
+                rows[:, here] = source[:, there]
+            fresh.extend(f"{name}[{word}]" for word in unknown)
+        elif not states and other.shape == value.shape:
+            return other
+        else:
+            fresh.append(name)
+        return value
+
+    return jax.tree_util.tree_map_with_path(graft, new), fresh
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

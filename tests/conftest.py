@@ -1,6 +1,7 @@
 """Settings of every test: two CPU devices, shapes checked while testing, and no silent broadcasting of ranks."""
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 2)
@@ -8,3 +9,25 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 CORE = ("schedules", "process", "losses", "samplers", "guidance")
 install_import_hook([f"ddpm_jax.{name}" for name in CORE], "beartype.beartype")
+
+
+def tiny_config(**changes):
+    """The avatars with a net so small that a step takes milliseconds; keys are dotted with __ for the dot."""
+    from ddpm_jax.configs import avatars_cfg
+
+    config = avatars_cfg.get_config()
+    small = {"net.channels": 8, "net.multipliers": (1,), "net.word_maps": 4, "net.head_channels": 4, "net.groups": 2}
+    small |= {"train.batch_size": 16, "train.steps": 8, "optimizer.warmup": 0, "runtime.cache": ""}
+    small |= {"log.every": 2, "log.eval_every": 4, "log.sample_every": 8, "checkpoint.every": 4, "sampling.steps": 2}
+    config.update_from_flattened_dict(small | {key.replace("__", "."): value for key, value in changes.items()})
+    return config
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The workdir of a finished tiny run."""
+    from ddpm_jax import build, train
+
+    workdir = tmp_path_factory.mktemp("trained")
+    train.train(build.build(tiny_config()), str(workdir))
+    return workdir

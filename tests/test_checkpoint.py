@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,14 +189,14 @@ def test_harm_to_any_file_is_named_or_changes_nothing(saved: Path, tmp_path: Pat
             assert str(copy) in str(error)
             named += 1
         shutil.rmtree(copy)
-    assert named > trials // 4  # some files (Orbax's own notes of placement and commit) are not needed
+    assert named > trials // 5  # some files (Orbax's own notes of placement and commit) are not needed
 
 
 def test_a_flipped_weight_is_named_by_its_checksum(copied: Path) -> None:
     meta = checkpoint.read_meta(copied / "20")
     for entry in meta["checksums"].values():
         entry["crc32"] ^= 1 if entry["shape"] == [3, 3, 4, 8] and entry["dtype"] == "float32" else 0
-    with pytest.raises(checkpoint.Damaged, match=r"20 is damaged: ema/conv/kernel, params/conv/kernel \(2 arrays\)"):
+    with pytest.raises(checkpoint.Damaged, match=r"20 is damaged: params/conv/kernel, ema/conv/kernel \(2 arrays\)"):
         archive.read_arrays(copied / "20", meta, list(meta["checksums"]))
 
 
@@ -257,7 +258,7 @@ def test_a_non_finite_state_is_refused_and_replaces_nothing(copied: Path, value:
 
 
 def test_non_finite_bfloat16_is_seen(tmp_path: Path) -> None:
-    with pytest.raises(runtime.Diverged, match="a .* hold nan or inf"):
+    with pytest.raises(runtime.Diverged, match=r"a .* hold nan or inf"):
         checkpoint.Checkpointer(tmp_path).save(1, {"a": jnp.full(3, jnp.nan, jnp.bfloat16)}, {})
 
 
@@ -310,8 +311,8 @@ def test_the_last_whole_checkpoint_outlives_newer_damaged_ones(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("keep", [{"keep_newest": 0}, {"keep_best": -1}, {"keep_every": -1}])
-def test_a_retention_that_keeps_nothing_is_refused(tmp_path: Path, keep: dict[str, int]) -> None:
-    with pytest.raises(runtime.BadInput, match=r"keep_\(newest, best, every\) is .*, below \(1, 0, 0\)"):
+def test_a_retention_that_keeps_nothing_is_refused(tmp_path: Path, keep: dict[str, Any]) -> None:
+    with pytest.raises(runtime.BadInput, match=r"keep_\(newest, best, every\) is .*; give at least \(1, 0, 0\)"):
         checkpoint.Checkpointer(tmp_path, **keep)
 
 
@@ -351,7 +352,7 @@ except runtime.Storage as error:
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of file sizes there")
 def test_a_save_that_fails_behind_the_training_is_an_error(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True)
-    assert f"74 no space: need 8.0 MB, free" in ran.stderr
+    assert "74 no space: need 8.0 MB, free" in ran.stderr
     assert "step 2 was not saved" in ran.stderr
     assert archive.steps(tmp_path) == [1]
     checkpoint.verify(tmp_path / "1")
@@ -362,7 +363,7 @@ def test_a_workdir_that_disappears_is_an_error(copied: Path) -> None:
     saves.save(30, make_state(30), {})
     saves.wait()
     shutil.rmtree(copied)
-    with pytest.raises(runtime.Storage, match="step 40 was not saved in .*: No such file or directory"):
+    with pytest.raises(runtime.Storage, match=r"step 40 was not saved in .*: No such file or directory"):
         saves.save(40, make_state(40), {})
     saves.close()
 
@@ -385,7 +386,7 @@ def rewrite_meta(path: Path, **changes: Any) -> None:
 HUGE = {"shape": [10**12], "dtype": "float32", "crc32": 0}
 HOSTILE = {
     "a huge shape": ({"ema/a": HUGE}, "claims 4000000 MB of arrays, but its files hold"),
-    "a huge dtype": ({"ema/a": {**HUGE, "shape": [], "dtype": "(1000000000,)f8"}}, "claims 8000 MB"),
+    "a huge dtype": ({"ema/a": {**HUGE, "shape": [1000], "dtype": "(1000000,)f8"}}, "claims 8000 MB"),
     "a negative shape": ({"ema/a": {**HUGE, "shape": [-4, -4]}}, "illegal array .*ema/a.* of shape"),
     "a shape of text": ({"ema/a": {**HUGE, "shape": ["4"]}}, "illegal array"),
     "a name upwards": ({"ema/../../a": {**HUGE, "shape": [1]}}, "illegal array .*ema/../../a"),
@@ -405,6 +406,17 @@ HOSTILE = {
 def test_a_strangers_claims_are_refused_before_reading(copied: Path, checksums: Any, sentence: str) -> None:
     rewrite_meta(copied / "20", checksums=checksums)
     with pytest.raises(checkpoint.Damaged, match=sentence):
+        checkpoint.load_arrays(copied / "20")
+
+
+def test_a_chunk_larger_than_its_array_is_refused_before_reading(copied: Path) -> None:
+    import tensorstore as ts
+
+    base = {"driver": "file", "path": f"{copied / '20' / 'state'}/"}
+    kvstore = {"driver": "ocdbt", "base": base, "path": "ema.conv.bias/"}
+    chunks = {"shape": [8], "chunks": [10**12], "dtype": "<f4"}
+    ts.open({"driver": "zarr", "kvstore": kvstore, "metadata": chunks}, create=True, delete_existing=True).result()
+    with pytest.raises(checkpoint.Damaged, match=r"ema/conv/bias is float32\[8\] in chunks of 1000000000000"):
         checkpoint.load_arrays(copied / "20")
 
 
@@ -448,3 +460,30 @@ def test_each_flipped_bit_changes_the_checksum(dtype: str) -> None:
     assert archive.checksum(array) != archive.checksum(flipped)
     assert archive.checksum(array.T) == archive.checksum(np.ascontiguousarray(array.T))
     assert archive.checksum(np.zeros((), dtype=jnp.dtype(dtype))) != archive.checksum(np.zeros(2, jnp.dtype(dtype)))
+
+
+SAVE_FOREVER = """
+import itertools, sys
+import numpy as np
+from ddpm_jax import checkpoint
+saves = checkpoint.Checkpointer(sys.argv[1], keep_newest=2)
+first = 1 + (saves.latest() or 0)
+for step in itertools.count(first):
+    saves.save(step, {"params": {"a": np.full(10**5, step)}, "step": np.int32(step)}, {})
+    if step == first + 1:
+        print("saving", flush=True)
+"""
+
+
+def test_a_kill_at_any_moment_loses_no_committed_save(tmp_path: Path) -> None:
+    rng, newest = random.Random(0), 0
+    for _ in range(3):
+        child = subprocess.Popen([sys.executable, "-c", SAVE_FOREVER, str(tmp_path)], stdout=subprocess.PIPE)
+        assert child.stdout is not None and child.stdout.readline() == b"saving\n"
+        time.sleep(0.3 * rng.random())
+        child.kill()
+        child.communicate()
+        before, newest = newest, checkpoint.Checkpointer(tmp_path).latest() or 0
+        assert newest > before
+        assert not [name for name in names(tmp_path) if not name.isdigit()]  # nothing unfinished, nothing damaged
+        assert (checkpoint.load_arrays(tmp_path / str(newest), "params")["a"] == newest).all()

@@ -22,12 +22,15 @@ def x_t():
 
 @pytest.mark.parametrize("wrap", [float, jnp.float32])
 def test_weight_0_is_unconditional_and_weight_1_conditional(x_t, wrap):
+    """Bit for bit, even where the two differ by orders of magnitude."""
+
+    def uneven(x_t, t, label):
+        return jnp.where(jnp.any(label != 0), 1e-3 * x_t, 1e3 * jnp.square(x_t))
+
     nothing = jnp.zeros_like(LABEL)
     for weight, label in ((0, nothing), (1, LABEL)):
-        guided = guidance.classifier_free(predict, LABEL, wrap(weight))(x_t, T)
-        both = jax.vmap(predict, in_axes=(None, None, 0))(x_t, T, jnp.stack([label, label]))
-        np.testing.assert_array_equal(guided, both[0])
-        np.testing.assert_allclose(guided, predict(x_t, T, label), rtol=1e-6)
+        guided = guidance.classifier_free(uneven, LABEL, wrap(weight))(x_t, T)
+        np.testing.assert_array_equal(guided, uneven(x_t, T, label))
 
 
 def test_the_guided_output_is_affine_in_the_weight(x_t):

@@ -149,7 +149,7 @@ def test_losses_and_gradients_are_finite_at_both_ends(name):
         settings = {"schedule": schedule, "target": target, "weighting": summed_weights}
         return losses.loss(predict, data, LABEL, t, KEY, **settings)
 
-    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(loss_at), (None, 0)))(mix, jnp.asarray(TIMES))
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(loss_at), (None, 0)))(mix, jnp.asarray([0.0, *TIMES]))
     assert np.all(np.isfinite(values)) and np.all(values > 0)
     assert np.all(np.isfinite(slopes)) and np.all(np.any(slopes != 0, axis=(1, 2)))
 

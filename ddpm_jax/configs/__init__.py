@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-__path__.append(str(Path(__file__).resolve().parents[2] / "configs"))
+_CHECKOUT = Path(__file__).resolve().parents[2]
+if (_CHECKOUT / "pyproject.toml").is_file():  # in a wheel that place is site-packages, and its `configs` not ours
+    __path__.append(str(_CHECKOUT / "configs"))
 
 
 def find(name: str) -> str:

@@ -34,19 +34,14 @@ SIZES = (16, 24)  # 24 shows the shoulders, 16 is the window around the face
 COUNT = 24_000
 # How much likelier a face becomes by a word, or by two words together. Nothing else decides what is in the data.
 ODDS = {
-    "Elf": 0.5,
-    "Zombie": 1.6,
-    "Robot": 1.6,
-    "Cat": 1.6,
-    "Cap": 0.3,
-    "Beanie": 0.35,
-    "Crown": 0.3,
-    "Wizard Hat": 0.3,
-}
-ODDS |= {"Stubble": 0.35, "Beard": 0.3, "Glasses": 0.35, "Shades": 0.3, "Earring": 0.35, "Eye Patch": 0.1, "Pipe": 0.15}
-ODDS |= {"Blush": 0.5, "Scarf": 0.4}
-HABITS = {("Beard", "Pipe"): 4.0, ("Eye Patch", "Earring"): 4.0, ("Elf", "Beard"): 0.4, ("Robot", "Short Hair"): 0.4}
-HABITS |= {("Cat", "Beard"): 0.4, ("Long Hair", "Crown"): 2.0, ("Cap", "Shades"): 2.0, ("Wizard Hat", "Beard"): 3.0}
+    "Elf": 0.5, "Zombie": 1.6, "Robot": 1.6, "Cat": 1.6, "Cap": 0.3, "Beanie": 0.35, "Crown": 0.3, "Wizard Hat": 0.3,
+    "Stubble": 0.35, "Beard": 0.3, "Glasses": 0.35, "Shades": 0.3, "Earring": 0.35, "Eye Patch": 0.1, "Pipe": 0.15,
+    "Blush": 0.5, "Scarf": 0.4,
+}  # fmt: skip
+HABITS = {
+    ("Beard", "Pipe"): 4.0, ("Eye Patch", "Earring"): 4.0, ("Elf", "Beard"): 0.4, ("Robot", "Short Hair"): 0.4,
+    ("Cat", "Beard"): 0.4, ("Long Hair", "Crown"): 2.0, ("Cap", "Shades"): 2.0, ("Wizard Hat", "Beard"): 3.0,
+}  # fmt: skip
 
 TOGETHER = 10  # a pair of words counts from this many faces on
 PAIRS = 4
@@ -60,8 +55,6 @@ def load(*, size: int = 0, holdout: str = "", path: str = "", root: str = "data"
     """
     if path:
         raise ValueError(f"avatars takes no path, got {path!r}")
-    if size not in (0, *SIZES):
-        raise ValueError(f"avatars has no size {size}; use 16, or 24 (with shoulders)")
     labels = chosen()
     images = render(labels, size or SIZES[0])
     red, green, blue = PALETTE[0].tolist()
@@ -75,6 +68,8 @@ def render(labels: np.ndarray, size: int = SIZES[0]) -> np.ndarray:
 
     A label that no face can have (two hats, an elf without a skin, an unspecified word) raises ValueError.
     """
+    if size not in SIZES:
+        raise ValueError(f"avatars has no size {size}; use 16, or 24 (with shoulders)")
     labels = np.asarray(labels)
     _check(labels)
     canvas = np.zeros((len(labels), size * size), np.uint8)
@@ -93,14 +88,12 @@ def render(labels: np.ndarray, size: int = SIZES[0]) -> np.ndarray:
 def combinations() -> np.ndarray:
     """All complete labels that a face can have, int8 [158400, w], the last words varying fastest. Read-only."""
     kind, skin, *others = LABELS.groups
-    tones = [[a, b] for a in kind.words for b in (skin.words if a in WITH_SKIN else [""])]
-    options = [tones]
+    options: list[list[tuple[str, ...]]] = [
+        [(a, b) for a in kind.words for b in (skin.words if a in WITH_SKIN else [""])]
+    ]
     for group in others:
-        if isinstance(group, Categorical):
-            options.append([[], *([word] for word in group.words)])
-        else:
-            sizes = range(len(group.words) + 1)
-            options.append([list(some) for count in sizes for some in itertools.combinations(group.words, count)])
+        most = 1 if isinstance(group, Categorical) else len(group.words)
+        options.append([some for count in range(most + 1) for some in itertools.combinations(group.words, count)])
     parts = [np.array([[word in some for word in LABELS.words] for some in option]) for option in options]
     index = np.indices([len(part) for part in parts]).reshape(len(parts), -1)
     present = functools.reduce(np.logical_or, [part[i] for part, i in zip(parts, index, strict=True)])
@@ -131,7 +124,7 @@ def chosen() -> np.ndarray:
 
 
 def heldout_pairs() -> list[tuple[str, str]]:
-    """The 8 pairs of words that split `pairs` holds out: every face with both words of one is held out.
+    """The 4 pairs of words that split `pairs` holds out: every face with both words of one is held out.
 
     Of all pairs a < b (ASCII order) of words other than kinds and skins that 10 faces or more have together, the first
     in the order of sha256("a|b") in hex.
@@ -169,16 +162,14 @@ def _check(labels: np.ndarray) -> None:
     if not np.isin(labels, (-1, 1)).all():
         row, word = np.argwhere(~np.isin(labels, (-1, 1)))[0]
         raise ValueError(f"label {row} leaves {LABELS.words[word]!r} open; a picture needs every word, -1 or 1")
-    has_skin = (labels[:, [LABELS.index(kind) for kind in WITH_SKIN]] > 0).any(axis=1)
+    has_skin = np.any(labels[:, [LABELS.index(kind) for kind in WITH_SKIN]] > 0, axis=1)
     for group in LABELS.groups:
-        count = (labels[:, LABELS.slice_of(group.name)] > 0).sum(axis=1)
-        least, most = {"kind": (1, 1), "skin": (has_skin, has_skin)}.get(group.name, (0, 1))
-        wrong = np.flatnonzero((count < least) | (count > most)) if isinstance(group, Categorical) else np.zeros(0, int)
-        if wrong.size:
-            label = LABELS.format(labels[wrong[0]], complete=True)
-            raise ValueError(
-                f"label {wrong[0]} ({label}) has {count[wrong[0]]} words of {group.name!r}; no face has that"
-            )
+        if isinstance(group, Categorical):
+            count = np.sum(labels[:, LABELS.slice_of(group.name)] > 0, axis=1)
+            least, most = {"kind": (1, 1), "skin": (has_skin, has_skin)}.get(group.name, (0, 1))
+            for row in np.flatnonzero((count < least) | (count > most)):
+                words = ", ".join(LABELS.words[i] for i in np.flatnonzero(labels[row] > 0))
+                raise ValueError(f"label {row} ({words}) has {count[row]} words of {group.name!r}; no face has that")
 
 
 def _tones(labels: np.ndarray) -> np.ndarray:
@@ -206,11 +197,12 @@ def _sprites() -> dict[str, np.ndarray]:
     """The sheet as codes, uint8 [24, 24] a sprite; 0 paints nothing."""
     sprites = {}
     for band in art.SHEET.strip().split("\n\n"):
-        (start, _, names), *rows = (line.partition(": ") if ":" in line else line.split() for line in band.splitlines())
-        for column, name in enumerate(names.split(", ")):
+        header, *lines = band.splitlines()
+        start, names = header.split(": ")
+        rows = slice(int(start), int(start) + len(lines))
+        for name, column in zip(names.split(", "), zip(*map(str.split, lines), strict=True), strict=True):
             sprites[name] = np.zeros((art.SIDE, art.SIDE), np.uint8)
-            codes = [[_code(letter) for letter in row[column]] for row in rows]
-            sprites[name][int(start) : int(start) + len(rows)] = codes
+            sprites[name][rows] = [[_code(letter) for letter in row] for row in column]
     return sprites
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ddpm_jax.datasets import cache, holdouts, pictures
-from ddpm_jax.datasets.spec import Dataset, Spec, dataset
+from ddpm_jax.datasets.spec import COLOURS, Dataset, Spec, dataset
 from ddpm_jax.labels import Categorical, Flags, Group, LabelSpace
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ VERSION = 1  # of the arrays in the cache
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp")
 TABLE, SEPARATOR = "attributes.csv", " / "
 LARGEST = 1024  # pixels a side
-COLOURS = 256  # of a palette
 WHITE = (255, 255, 255)
 
 logger = logging.getLogger(__name__)

@@ -107,12 +107,21 @@ def _with_retries(file: File, part: Path) -> tuple[int, str]:
 def _transfer(file: File, part: Path) -> tuple[int, str]:
     """One attempt: the body into `part`, its length and its sha256. A longer body than pinned is left unread."""
     logger.info("downloading %s", file.url)
-    with urllib.request.urlopen(file.url, timeout=TIMEOUT) as response, part.open("wb") as stream:
+    with _open(file.url) as response, part.open("wb") as stream:
         announced = int(response.headers.get("Content-Length") or 0)
         received, digest = _copy(response, stream, file.size + 1)
     if received < min(announced, file.size + 1):
         raise ConnectionError(f"cut after {received} of {announced} bytes")
     return received, digest
+
+
+def _open(url: str) -> http.client.HTTPResponse:
+    """The answer to a request for `url`."""
+    try:
+        return urllib.request.urlopen(url, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection, and outlives this call in the traceback
+        raise
 
 
 def _copy(source: http.client.HTTPResponse, target: BinaryIO, limit: int) -> tuple[int, str]:

@@ -9,6 +9,9 @@ import numpy as np
 
 from ddpm_jax.labels import LabelSpace
 
+LARGEST = 4096  # pixels a side
+COLOURS = 256  # of a palette, whose indices are bytes
+
 
 @runtime_checkable
 class Source(Protocol):
@@ -37,6 +40,17 @@ class Spec:
     palette: np.ndarray | None = None
     background: tuple[int, int, int] | None = None
     holdouts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no image has: a spec may come from a stranger's checkpoint."""
+        height, width, channels = self.shape
+        if not (0 < height <= LARGEST and 0 < width <= LARGEST and channels in (1, 3)):
+            raise ValueError(f"shape {self.shape} of {self.name}: sides must be 1 to {LARGEST}, channels 1 or 3")
+        palette = self.palette
+        if palette is not None and (palette.dtype != np.uint8 or palette.ndim != 2 or palette.shape[1] != channels):
+            raise ValueError(f"palette {palette.dtype} {palette.shape} of {self.name}; expected uint8 [k, {channels}]")
+        if palette is not None and not 0 < len(palette) <= COLOURS:
+            raise ValueError(f"the palette of {self.name} has {len(palette)} colours; it may have 1 to {COLOURS}")
 
     def to_json(self) -> dict[str, Any]:
         """This spec as plain JSON values; `from_json` inverts it."""

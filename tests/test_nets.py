@@ -1,0 +1,199 @@
+"""Facts about the network: its parts against plain formulas, one example against the batch, and its limits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from ddpm_jax.nets import blocks, unet
+
+SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (), "groups": 4, "word_maps": 4}
+
+
+def inputs(key, n=3, shape=(8, 8, 3), words=5):
+    """A batch of noisy images, times and labels."""
+    x_key, t_key, label_key = jax.random.split(key, 3)
+    label = jax.random.randint(label_key, (n, words), -1, 2).astype(jnp.int8)
+    return jax.random.normal(x_key, (n, *shape)), jax.random.uniform(t_key, (n,)), label
+
+
+def make(key, shape=(8, 8, 3), words=5, **fields):
+    """A net, and parameters that are nowhere zero: fresh nets start with silent blocks."""
+    net = unet.UNet(**{"out_channels": 3, **SMALL, **fields})
+    params = net.init(key, jnp.zeros(shape), jnp.float32(0.5), jnp.zeros(words, jnp.int8))["params"]
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    noisy = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
+    return net, jax.tree.unflatten(tree, noisy)
+
+
+def test_space_to_depth_keeps_every_pixel_of_a_patch_together_and_has_an_inverse():
+    x = jnp.arange(4 * 6 * 2.0).reshape(4, 6, 2)
+    deep = blocks.space_to_depth(x, 2)
+    assert deep.shape == (2, 3, 8)
+    assert set(np.asarray(deep[0, 0]).tolist()) == set(np.asarray(x[:2, :2]).ravel().tolist())
+    np.testing.assert_array_equal(blocks.depth_to_space(deep, 2), x)
+
+
+def test_group_norm_of_one_example_is_the_textbook_formula():
+    x = 3.0 + 2.0 * jax.random.normal(jax.random.key(0), (4, 6, 8))
+    norm = blocks.GroupNorm(4)
+    params = norm.init(jax.random.key(1), x)
+    groups = np.asarray(x, np.float64).reshape(24, 4, 2)
+    expected = (groups - groups.mean((0, 2), keepdims=True)) / np.sqrt(groups.var((0, 2), keepdims=True) + 1e-5)
+    np.testing.assert_allclose(norm.apply(params, x), expected.reshape(4, 6, 8), atol=2e-5)
+    scale, shift = jnp.arange(8.0) / 8, jnp.arange(8.0)
+    scaled = norm.apply(params, x, scale, shift)
+    np.testing.assert_allclose(scaled, expected.reshape(4, 6, 8) * (1 + scale)[None, None] + shift[None, None], atol=5e-5)
+
+
+def test_group_norm_keeps_float32_statistics_for_bfloat16_activations():
+    x = (100.0 + jax.random.normal(jax.random.key(0), (8, 8, 4))).astype(jnp.bfloat16)
+    norm = blocks.GroupNorm(2)
+    out = norm.apply(norm.init(jax.random.key(1), x), x)
+    assert out.dtype == jnp.bfloat16
+    assert abs(float(out.astype(jnp.float32).std()) - 1) < 0.02
+
+
+def test_time_features_tell_the_ends_and_neighbours_apart():
+    features = jax.vmap(lambda t: blocks.time_features(t, 32))(jnp.array([0.0, 0.001, 0.5, 1.0]))
+    distances = np.linalg.norm(np.asarray(features)[:, None] - np.asarray(features)[None], axis=-1)
+    assert distances[0, 1] > 0.5 and (distances + np.eye(4) * 9).min() > 0.5
+
+
+def test_an_unspecified_word_adds_no_map_and_states_have_maps_of_their_own():
+    maps = blocks.WordMaps((2, 2, 3), jnp.dtype("float32"))
+    params = {"params": {"present": jnp.ones((2, 2, 2, 3)), "absent": jnp.full((2, 2, 2, 3), 10.0)}}
+    sums = [float(maps.apply(params, jnp.array(label, jnp.int8)).mean()) for label in ([0, 0], [1, 0], [1, -1], [-1, -1])]
+    assert sums == [0.0, 1.0, 11.0, 20.0]
+
+
+def test_absent_maps_start_at_zero():
+    maps = blocks.WordMaps((2, 2, 3), jnp.dtype("float32"))
+    label = -jnp.ones(4, jnp.int8)
+    assert not maps.apply(maps.init(jax.random.key(0), label), label).any()
+
+
+@pytest.mark.parametrize("fields", [{"stem": 1}, {"stem": 2}, {"head_channels": 6, "out_channels": 11}, {"attention": (2,)}])
+def test_the_output_has_the_image_size_and_the_asked_channels(fields):
+    net, params = make(jax.random.key(0), **{"stem": 2, **fields})
+    x, t, label = inputs(jax.random.key(1))
+    out = jax.vmap(lambda *a: net.apply({"params": params}, *a))(x, t, label)
+    assert out.shape == (3, 8, 8, net.out_channels) and out.dtype == jnp.float32
+
+
+def test_attention_runs_at_the_named_heights_alone():
+    shapes = jax.eval_shape(lambda: make(jax.random.key(0), stem=1, multipliers=(1, 2, 2), attention=(4,))[1])
+    named = {name for name in shapes if name.endswith("attention")}
+    assert named == {"down_1_0_attention", "up_1_0_attention"}
+
+
+def test_every_input_reaches_the_output():
+    net, params = make(jax.random.key(0))
+    x, t, label = (part[0] for part in inputs(jax.random.key(1)))
+    apply = lambda *a: net.apply({"params": params}, *a)  # noqa: E731
+    base = apply(x, t, label)
+    for changed in ((x + 0.1, t, label), (x, t + 0.1, label), (x, t, -label)):
+        assert jnp.abs(apply(*changed) - base).max() > 1e-4
+
+
+def test_dropout_acts_in_training_only():
+    net, params = make(jax.random.key(0), dropout=0.5)
+    x, t, label = (part[0] for part in inputs(jax.random.key(1)))
+    apply = lambda seed, **how: net.apply({"params": params}, x, t, label, rngs={"dropout": jax.random.key(seed)}, **how)  # noqa: E731
+    np.testing.assert_array_equal(apply(0), apply(1))
+    assert jnp.abs(apply(0, deterministic=False) - apply(1, deterministic=False)).max() > 1e-3
+
+
+def test_bfloat16_activations_give_nearly_the_same_float32_output():
+    net, params = make(jax.random.key(0))
+    x, t, label = (part[0] for part in inputs(jax.random.key(1)))
+    exact = net.apply({"params": params}, x, t, label)
+    rough = net.copy(dtype=jnp.dtype("bfloat16")).apply({"params": params}, x, t, label)
+    assert rough.dtype == jnp.float32
+    assert 0 < jnp.abs(rough - exact).max() < 0.05 * jnp.abs(exact).max()
+
+
+def cost(function, *args):
+    """FLOPs of a compiled function."""
+    analysis = jax.jit(function).lower(*args).compile().cost_analysis()
+    return (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
+
+
+def test_remat_computes_more_and_changes_no_number():
+    net, params = make(jax.random.key(0))
+    x, t, label = (part[0] for part in inputs(jax.random.key(1)))
+
+    def gradient(net):
+        return jax.grad(lambda p: jnp.square(net.apply({"params": p}, x, t, label)).mean())
+
+    plain, again = gradient(net), gradient(net.copy(remat=True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain(params), again(params))
+    assert cost(again, params) > 1.1 * cost(plain, params)
+
+
+def batched(params, x, t, label, groups):
+    """The same net on a whole batch with flax's own layers: [n, h, w, c] throughout."""
+
+    def dense(name, x):
+        p = params
+        for part in name.split("/"):
+            p = p[part]
+        return nn.Dense(p["kernel"].shape[-1]).apply({"params": p}, x)
+
+    def conv(p, x):
+        return nn.Conv(p["kernel"].shape[-1], (3, 3)).apply({"params": p}, x)
+
+    def norm(p, x):
+        return nn.GroupNorm(groups, epsilon=1e-5).apply({"params": p}, x)
+
+    def block(name, x):
+        p = params[name]
+        scale, shift = jnp.split(dense(f"{name}/scale_shift", embedding)[:, None, None], 2, axis=-1)
+        h = conv(p["conv_in"], nn.silu(norm(p["norm_in"], x)))
+        h = conv(p["conv_out"], nn.silu(norm(p["norm_out"], h) * (1 + scale) + shift))
+        return h + (dense(f"{name}/skip", x) if "skip" in p else x)
+
+    deep, wide = (jax.vmap(lambda x, f=f: f(x, 2)) for f in (blocks.space_to_depth, blocks.depth_to_space))
+    states = jnp.concatenate([label > 0, label < 0], axis=1).astype(jnp.float32)
+    features = jax.vmap(lambda t: blocks.time_features(t, 2 * params["stem"]["kernel"].shape[-1]))(t)
+    embedding = nn.silu(dense("embedding", nn.silu(dense("time_in", features) + dense("label_in", states))))
+    words = params["word_maps"]
+    maps = jnp.tensordot((label > 0).astype(jnp.float32), words["present"], 1)
+    maps += jnp.tensordot((label < 0).astype(jnp.float32), words["absent"], 1)
+    x = conv(params["stem"], jnp.concatenate([deep(x), maps], axis=-1))
+    first = block("down_0_0", x)
+    second = block("down_1_0", dense("down_1", deep(first)))
+    x = block("up_1_0", jnp.concatenate([block("middle", second), second], axis=-1))
+    x = block("up_0_0", jnp.concatenate([wide(dense("up_1", x)), first], axis=-1))
+    return wide(conv(params["out"], nn.silu(norm(params["norm_out"], x))))
+
+
+def test_the_vmapped_net_equals_the_batched_one_in_numbers_and_flops():
+    net, params = make(jax.random.key(0), shape=(16, 16, 3), channels=16)
+    x, t, label = inputs(jax.random.key(1), n=4, shape=(16, 16, 3))
+
+    def loss(apply):
+        return jax.value_and_grad(lambda p: jnp.square(apply(p) - x).mean())
+
+    one = loss(lambda p: jax.vmap(lambda *a: net.apply({"params": p}, *a))(x, t, label))
+    all_at_once = loss(lambda p: batched(p, x, t, label, SMALL["groups"]))
+    (value, gradient), (expected, expected_gradient) = one(params), all_at_once(params)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), gradient, expected_gradient)
+    assert abs(cost(one, params) / cost(all_at_once, params) - 1) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("shape", "fields", "message"),
+    [
+        ((28, 28, 1), {"multipliers": (1, 1, 1, 1)}, "28 is not divisible by 8; use at most 3 levels"),
+        ((24, 24, 3), {"stem": 2, "multipliers": (1, 1, 1, 1, 1)}, "24 is not divisible by 32; use at most 3 levels"),
+        ((24, 24, 3), {"stem": 5}, "net.stem 5 does not divide the image size 24; use 1"),
+        ((24, 24, 3), {"channels": 20, "groups": 8}, "net.groups 8 does not divide the 20 channels of a level"),
+    ],
+)
+def test_a_depth_that_does_not_divide_the_image_is_refused(shape, fields, message):
+    with pytest.raises(ValueError, match=message):
+        unet.check_shape(shape, **{"multipliers": (1,), "stem": 1, "channels": 8, "groups": 4, **fields})

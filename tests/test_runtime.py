@@ -1,0 +1,313 @@
+"""Facts about runs as processes: exit codes, devices, the lock of a workdir, signals and the progress file."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ddpm_jax import processes, runtime
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and links of POSIX")
+
+
+def test_each_failure_has_the_exit_code_of_its_kind() -> None:
+    kinds = (runtime.BadInput, runtime.Busy, runtime.Diverged, runtime.Storage, runtime.Stopped)
+    assert [kind("why").code for kind in kinds] == [65, 69, 70, 74, 75]
+    assert (runtime.Exit.DONE, runtime.Failure("why").code) == (0, 1)
+    assert issubclass(runtime.BadInput, ValueError)
+
+
+@pytest.mark.parametrize(("batch", "devices"), [(96, 8), (1, 1), (7, 7)])
+def test_a_batch_that_divides_is_accepted(batch: int, devices: int) -> None:
+    runtime.check_batch(batch, devices)
+
+
+@pytest.mark.parametrize(
+    ("batch", "devices", "nearest"), [(100, 8, "96 or 104"), (3, 8, "8"), (0, 2, "2"), (-5, 4, "4"), (9, 2, "8 or 10")]
+)
+def test_a_batch_that_does_not_divide_is_refused_with_the_nearest(batch: int, devices: int, nearest: str) -> None:
+    sentence = f"^batch_size {batch} is not divisible by {devices} devices; try {nearest}$"
+    with pytest.raises(runtime.BadInput, match=sentence):
+        runtime.check_batch(batch, devices)
+
+
+@pytest.mark.parametrize(
+    ("batch", "cores", "devices"), [(128, 2, 2), (128, 64, 8), (100, 8, 5), (7, 4, 1), (1, 8, 1), (9, 4, 3)]
+)
+def test_the_automatic_device_count_is_the_largest_divisor(batch: int, cores: int, devices: int) -> None:
+    assert runtime.cpu_devices(batch, cores) == devices
+
+
+def count_devices(code: str, **environment: str) -> str:
+    source = f"from ddpm_jax import runtime\n{code}\nimport jax\nprint(jax.device_count())"
+    ran = subprocess.run(
+        [sys.executable, "-c", source],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+    )
+    return ran.stdout.strip() or ran.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("code", "environment", "devices"),
+    [
+        ("runtime.configure_devices(12, 6)", {}, "6"),
+        ("runtime.configure_devices(12)", {"JAX_NUM_CPU_DEVICES": "3"}, "3"),
+        ("runtime.configure_devices(12)", {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}, "4"),
+    ],
+)
+def test_devices_are_configured_before_jax_starts(code: str, environment: dict[str, str], devices: str) -> None:
+    assert count_devices(code, **environment) == devices
+
+
+def test_devices_asked_for_too_late_are_refused() -> None:
+    jax.device_count()
+    with pytest.raises(runtime.BadInput, match="3 devices were asked for after jax had started"):
+        runtime.configure_devices(9, 3)
+
+
+@pytest.mark.parametrize(("batch", "wanted", "sentence"), [(9, 2, "try 8 or 10"), (9, -1, "devices -1 is negative")])
+def test_impossible_device_counts_are_refused(batch: int, wanted: int, sentence: str) -> None:
+    with pytest.raises(runtime.BadInput, match=sentence):
+        runtime.configure_devices(batch, wanted)
+
+
+def test_the_mesh_has_one_axis_over_all_devices() -> None:
+    over = runtime.mesh()
+    assert (over.axis_names, over.size) == (("data",), jax.device_count())
+    assert set(over.axis_types) == {jax.sharding.AxisType.Auto}
+    batch = jax.device_put(np.arange(8), runtime.shard(over))
+    assert [shard.data.shape for shard in batch.addressable_shards] == [(8 // over.size,)] * over.size
+    assert jax.device_put(np.arange(8), runtime.replicate(over)).is_fully_replicated
+
+
+def test_a_written_file_is_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
+    runtime.write_atomically(tmp_path / "a", b"old")
+    runtime.write_atomically(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime.write_atomically(tmp_path / "a", b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        runtime.write_atomically(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_progress_is_read_back_with_the_process_that_wrote_it(tmp_path: Path) -> None:
+    runtime.write_progress(tmp_path, step=3, steps=10, loss=0.5, status="running")
+    progress = runtime.read_progress(tmp_path)
+    assert (progress["step"], progress["steps"], progress["loss"], progress["status"]) == (3, 10, 0.5, "running")
+    process = processes.Process.read(progress)
+    assert process is not None and process.pid == os.getpid() and process.alive()
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"step": 3', b"[1]", b"\xff\xfe"])
+def test_progress_that_is_absent_or_illegible_is_empty(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / runtime.PROGRESS).write_bytes(content)
+    assert runtime.read_progress(tmp_path) == {}
+
+
+def test_progress_is_json_even_of_a_loss_that_is_not_finite(tmp_path: Path) -> None:
+    runtime.write_progress(tmp_path, loss=float("nan"), rate=float("inf"))
+    text = (tmp_path / runtime.PROGRESS).read_text()
+    record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert (record["loss"], record["rate"]) == (None, None)
+
+
+def test_a_process_is_told_from_a_later_one_with_its_pid() -> None:
+    me = processes.Process.current()
+    assert me.alive() and abs(me.start_time - time.time()) < 3600
+    assert not processes.Process(me.pid, me.host, me.start_time - 60).alive()
+    assert not processes.Process(me.pid, "elsewhere", me.start_time).alive()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    other = processes.Process(child.pid, me.host, processes.start_time(child.pid) or 0)
+    assert other.alive()
+    child.communicate(b"\n")
+    assert not other.alive()
+
+
+@pytest.mark.parametrize("record", [{}, {"pid": "x", "host": "h", "start_time": 0}, {"pid": 1, "host": "h"}])
+def test_a_record_that_names_no_process_is_none(record: dict[str, object]) -> None:
+    assert processes.Process.read(record) is None
+
+
+HOLDER = """
+import sys, time
+from ddpm_jax import processes
+import pathlib
+with processes.hold(pathlib.Path(sys.argv[1]), beat_s=0.1) as (mine, other):
+    print(mine, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the workdir `tmp_path`."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / runtime.LOCK)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "True\n"
+    yield child
+    child.kill()
+    child.communicate()
+
+
+def test_a_held_workdir_is_refused_with_its_holder(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    sentence = rf"in use by pid {holder.pid} on {processes.Process.current().host}, started \d{{4}}-\d\d-\d\d \d\d:"
+    with pytest.raises(runtime.Busy, match=sentence), runtime.lock_workdir(tmp_path):
+        pass
+    assert processes.start_time(holder.pid) is not None
+
+
+def test_the_lock_of_a_killed_holder_is_reclaimed_and_said(
+    tmp_path: Path, holder: subprocess.Popen[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    holder.kill()
+    holder.wait()
+    with runtime.lock_workdir(tmp_path):
+        pass
+    assert f"reclaimed the lock of {tmp_path} from pid {holder.pid} on" in caplog.text
+
+
+def test_a_workdir_is_held_once_also_within_a_process(tmp_path: Path) -> None:
+    with runtime.lock_workdir(tmp_path / "new"):
+        with pytest.raises(runtime.Busy, match=f"in use by pid {os.getpid()} "), runtime.lock_workdir(tmp_path / "new"):
+            pass
+
+
+def test_a_released_lock_is_taken_in_silence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        with runtime.lock_workdir(tmp_path):
+            pass
+    assert caplog.text == ""
+
+
+def other_host(path: Path) -> None:
+    path.write_text(json.dumps({"pid": 1, "host": "elsewhere", "start_time": time.time()}))
+
+
+def test_the_lock_of_another_host_holds_while_it_beats(tmp_path: Path) -> None:
+    path = tmp_path / runtime.LOCK
+    other_host(path)
+    done = threading.Event()
+    beat = threading.Thread(target=processes._beat, args=(path, done, 0.05), daemon=True)
+    beat.start()
+    with pytest.raises(runtime.Busy, match="pid 1 on elsewhere"), runtime.lock_workdir(tmp_path, beat_s=0.1):
+        pass
+    done.set()
+    beat.join()
+
+
+def test_the_silent_lock_of_another_host_is_reclaimed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other_host(tmp_path / runtime.LOCK)
+    with runtime.lock_workdir(tmp_path, beat_s=0.05):
+        pass
+    assert "from pid 1 on elsewhere, started" in caplog.text
+
+
+def test_a_holder_beats(tmp_path: Path) -> None:
+    path = tmp_path / runtime.LOCK
+    with runtime.lock_workdir(tmp_path, beat_s=0.02):
+        before = path.stat().st_mtime_ns
+        time.sleep(0.2)
+        assert path.stat().st_mtime_ns > before
+
+
+@POSIX
+def test_without_kernel_locks_a_live_pid_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_lock", lambda file: True)
+    parent = processes.Process(os.getppid(), processes.Process.current().host, processes.start_time(os.getppid()) or 0)
+    (tmp_path / runtime.LOCK).write_text(json.dumps(vars(parent)))
+    with pytest.raises(runtime.Busy, match=f"pid {os.getppid()}"), runtime.lock_workdir(tmp_path):
+        pass
+
+
+def test_a_torn_lock_file_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / runtime.LOCK).write_text('{"pid": 1')
+    with runtime.lock_workdir(tmp_path):
+        assert processes.Process.read(json.loads((tmp_path / runtime.LOCK).read_text())) == processes.Process.current()
+
+
+def test_a_workdir_that_cannot_be_made_is_a_storage_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(runtime.Storage, match=r"file/run cannot be written: Not a directory"):
+        with runtime.lock_workdir(tmp_path / "file" / "run"):
+            pass
+
+
+@POSIX
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_the_first_signal_is_a_request(name: str) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with runtime.stop_signals() as stop:
+        assert not stop.requested
+        signal.raise_signal(number)
+        signal.raise_signal(number)  # at once: the same signal, delivered twice
+        assert stop.requested == name
+    assert signal.getsignal(number) == before
+
+
+def test_outside_the_main_thread_no_signal_is_taken() -> None:
+    found: list[str] = []
+
+    def run() -> None:
+        with runtime.stop_signals() as stop:
+            found.append(stop.requested)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [""]
+
+
+STUBBORN = """
+import time
+from ddpm_jax import runtime
+with runtime.stop_signals() as stop:
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.01)
+        if stop.requested == "SIGINT":
+            print("asked", flush=True)
+            stop.requested = "asked"
+"""
+
+
+@POSIX
+def test_the_second_signal_ends_the_process_at_once() -> None:
+    child = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGINT)
+    assert child.stdout.readline() == "asked\n"
+    time.sleep(0.6)
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=10)
+    assert child.returncode == -signal.SIGTERM
+
+
+def test_nested_settings_get_dotted_names() -> None:
+    assert runtime.flat({"train": {"steps": 5, "ema": {"decay": 0.9}}, "seed": 0}) == {
+        "train.steps": 5,
+        "train.ema.decay": 0.9,
+        "seed": 0,
+    }

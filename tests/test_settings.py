@@ -1,0 +1,77 @@
+"""Every wrong configuration ends in one sentence before anything is compiled."""
+
+import pytest
+
+from ddpm_jax import runtime, settings
+from ddpm_jax.configs import default
+
+
+def config(**changes):
+    """A small avatars configuration; keys are dotted with __ for the dot."""
+    from ddpm_jax.configs import avatars_cfg
+
+    made = avatars_cfg.get_config()
+    made.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+    return made
+
+
+def test_the_shipped_configurations_are_legal():
+    from ddpm_jax.configs import avatars_cfg, mnist_cfg, mnist_classes_cfg, punks_cfg, punks_uncond_cfg
+
+    for module in (avatars_cfg, mnist_cfg, mnist_classes_cfg, punks_cfg, punks_uncond_cfg):
+        settings.check(module.get_config())
+
+
+def test_every_key_is_checked_by_range_choice_or_type():
+    known = runtime.flat(default.get_config().to_dict())
+    assert set(settings.RANGES) | set(settings.CHOICES) <= set(known)
+    unranged = {key for key, value in known.items() if isinstance(value, int | float) and key not in settings.RANGES}
+    assert unranged == {"net.remat", "schedule.zero_terminal"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train__steps": -5}, "train.steps is -5; it must be from 1 to 1e"),
+        ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate is nan; it must be from 1e-09 to 1"),
+        ({"train__batch_size": 0}, "train.batch_size is 0"),
+        ({"net__dropout": 1.0}, "net.dropout is 1.0; it must be from 0 to 0.95"),
+        ({"loss__target": "noise"}, "loss.target is 'noise'; choose one of eps, x_0, v, palette"),
+        ({"net__multipliers": ()}, r"net.multipliers is \(\); give one number"),
+        ({"checkpoint__every": 75}, "checkpoint.every is 75; it must be a multiple of log.every, 50"),
+        ({"train__accumulate": 3}, "train.batch_size is 64; it must be a multiple of train.accumulate, 3"),
+        ({"masks__none": 0.8}, "together they must be at most 1"),
+        ({"train__steps": 10**9}, "must stay below 2"),
+        ({"schedule__zero_terminal": True, "loss__target": "eps"}, "learns nothing at zero terminal SNR"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(changes, message):
+    with pytest.raises(runtime.BadInput, match=message):
+        settings.check(config(**changes))
+
+
+def test_keys_that_are_unknown_missing_or_of_another_type_are_named():
+    odd = config()
+    odd.unlock()
+    odd.net.chanels = 3
+    with pytest.raises(runtime.BadInput, match="net.chanels is not a key of a configuration"):
+        settings.check(odd)
+    del odd.net["chanels"], odd.net["channels"]
+    with pytest.raises(runtime.BadInput, match="net.channels is missing of a configuration"):
+        settings.check(odd)
+    odd = config()
+    with odd.ignore_type():
+        odd.train.steps = "many"
+    with pytest.raises(runtime.BadInput, match="train.steps is 'many'; it must be a whole number"):
+        settings.check(odd)
+
+
+def test_another_run_is_refused_by_its_first_differences():
+    meta = {"config": config(net__channels=32).to_dict(), "fingerprint": "a"}
+    saved = {"config": config(net__channels=16, train__batch_size=32, log__every=10).to_dict(), "fingerprint": "a"}
+    with pytest.raises(runtime.BadInput, match="net.channels was 16 and is 32; .*train.batch_size was 32 and is 64"):
+        settings.check_resume(meta, saved)
+    with pytest.raises(runtime.BadInput, match="the data are not those it was trained on"):
+        settings.check_resume(meta, {**meta, "fingerprint": "b"})
+    harmless = {"config": config(net__channels=32, train__steps=7, log__every=10).to_dict(), "fingerprint": "a"}
+    settings.check_resume(meta, harmless)

@@ -1,0 +1,113 @@
+"""Facts about the loop: a resume is exact, an end is verified, and every early end has its own name."""
+
+import dataclasses
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import tiny_config
+
+from ddpm_jax import build, checkpoint, metrics, runtime, train
+
+
+def curve(workdir):
+    """The logged losses and what else must not depend on interruptions: name -> (steps, values)."""
+    timings = ("images_per_second", "data_wait")
+    return {name: series for name, series in metrics.read_scalars(workdir).items() if name not in timings}
+
+
+def assert_same_run(one, two):
+    """Equal bit for bit: all arrays of the last state, and the logged curves."""
+    states = [checkpoint.read_meta(path / "checkpoints" / "8")["checksums"] for path in (one, two)]
+    assert states[0] == states[1] and len(states[0]) > 20
+    jax.tree.map(np.testing.assert_array_equal, curve(one), curve(two))
+
+
+def interrupted(run, at, event):
+    """The same run with something happening before the step that would make `at`."""
+
+    def feed(start, stop):
+        for step, inputs in enumerate(run.feed(start, stop), start + 1):
+            if step == at:
+                event()
+            yield inputs
+
+    return dataclasses.replace(run, feed=feed)
+
+
+def test_a_finished_run_is_on_disk_verified_and_described(trained):
+    assert [path.name for path in (trained / "checkpoints").iterdir()] != []
+    meta = checkpoint.read_meta(trained / "checkpoints" / "8")
+    assert meta["config"]["net"]["channels"] == 8 and meta["spec"]["name"] == "avatars"
+    assert runtime.read_progress(trained)["status"] == "done"
+    scalars = metrics.read_scalars(trained)
+    assert list(scalars["loss"][0]) == [2, 4, 6, 8] and list(scalars["eval/loss"][0]) == [4, 8]
+    events = metrics.read_events(trained)
+    np.testing.assert_array_equal(events["loss"][0], scalars["loss"][0])
+    np.testing.assert_allclose(events["loss"][1], scalars["loss"][1], rtol=1e-6)
+
+
+def test_training_again_changes_nothing(trained):
+    before = curve(trained)
+    train.train(build.build(tiny_config()), str(trained))
+    jax.tree.map(np.testing.assert_array_equal, curve(trained), before)
+
+
+@pytest.mark.parametrize("storage", ["device", "stream"])
+def test_a_crash_and_a_signal_leave_no_trace_in_the_result(trained, tmp_path, storage):
+    config = tiny_config(data__storage=storage)
+
+    def crash():
+        raise KeyError("power cut")
+
+    with pytest.raises(KeyError):
+        train.train(interrupted(build.build(config), 7, crash), str(tmp_path))
+    stopping = interrupted(build.build(config), 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(runtime.Stopped, match=r"SIGTERM: step 5 of 8 is saved in .*checkpoints/5"):
+        train.train(stopping, str(tmp_path))
+    train.train(build.build(config), str(tmp_path))
+    assert_same_run(trained, tmp_path)
+    steps, _ = metrics.read_events(tmp_path)["loss"]
+    np.testing.assert_array_equal(steps, [2, 4, 6, 8])
+
+
+def test_several_steps_per_dispatch_are_the_same_run(trained, tmp_path):
+    config = tiny_config(train__steps_per_dispatch=2)
+    train.train(build.build(config), str(tmp_path))
+    one, two = (checkpoint.load_arrays(path / "checkpoints" / "8") for path in (trained, tmp_path))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, two)
+    np.testing.assert_allclose(curve(tmp_path)["loss"][1], curve(trained)["loss"][1], rtol=1e-5)
+
+
+def test_minutes_become_steps_that_a_resume_keeps(tmp_path):
+    run = build.build(tiny_config(train__minutes=0.002))
+    total = train.timed_steps(run)
+    assert 1 <= total <= 1000
+    run = dataclasses.replace(run, init=lambda _: build.build(tiny_config()).init(6))
+    train.train(run, str(tmp_path))
+    assert runtime.read_progress(tmp_path)["steps"] == 6
+    train.train(build.build(tiny_config(train__minutes=0.002)), str(tmp_path))
+    assert checkpoint.resolve(tmp_path).name == "6"
+
+
+def test_non_finite_steps_in_a_row_end_the_run_and_spare_the_last_save(trained, tmp_path):
+    run = build.build(tiny_config(train__bad_steps=3))
+
+    def advance(state, inputs):
+        state, found = run.advance(state, inputs)
+        bad = jnp.where(state.step > 4, state.step - 4, 0)
+        return state, {**found, "bad_in_row": bad[None]}
+
+    with pytest.raises(runtime.Diverged, match="3 non-finite steps in a row before step 8"):
+        train.train(dataclasses.replace(run, advance=advance), str(tmp_path))
+    assert checkpoint.resolve(tmp_path).name == "4"
+
+
+def test_another_config_and_a_second_writer_are_refused(trained):
+    with pytest.raises(runtime.BadInput, match="net.channels was 8 and is 16"):
+        train.train(build.build(tiny_config(net__channels=16)), str(trained))
+    with runtime.lock_workdir(trained), pytest.raises(runtime.Busy, match="is in use"):
+        train.train(build.build(tiny_config()), str(trained))
