@@ -1,5 +1,7 @@
 """Avatars: faces drawn by this package, 16x16, from words; needs no download and trains in minutes on a laptop.
 
+Run it:
+
     python -m ddpm_jax.main --config=configs/avatars_cfg.py --workdir=workdir/avatars
 """
 

@@ -1,5 +1,7 @@
 """MNIST digits without labels, 16x16, a light U-Net.
 
+Run it:
+
     python -m ddpm_jax.main --config=configs/mnist_cfg.py --workdir=workdir/mnist
 """
 

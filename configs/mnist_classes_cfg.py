@@ -1,5 +1,7 @@
 """MNIST digits by class, 28x28, with classifier-free guidance.
 
+Run it:
+
     python -m ddpm_jax.main --config=configs/mnist_classes_cfg.py --workdir=workdir/mnist_classes
 """
 

@@ -1,5 +1,7 @@
 """CryptoPunks by type, skin and 87 accessories, native 24x24, with classifier-free guidance.
 
+Run it:
+
     python -m ddpm_jax.main --config=configs/punks_cfg.py --workdir=workdir/punks
 """
 

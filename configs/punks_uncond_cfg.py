@@ -1,5 +1,7 @@
 """CryptoPunks without labels, 32x32: the same pixels with 4 of background around; needs the picture sheet alone.
 
+Run it:
+
     python -m ddpm_jax.main --config=configs/punks_uncond_cfg.py --workdir=workdir/punks_uncond
 """
 

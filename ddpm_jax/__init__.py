@@ -1,5 +1,7 @@
 """Denoising diffusion in JAX and Flax: train on labelled pictures, then make the one you asked for.
 
+In Python:
+
     import ddpm_jax
     punks = ddpm_jax.load("workdir/punks")
     pictures = punks.sample("Female, Mohawk, -Pipe", n=4)

@@ -74,7 +74,7 @@ def steps(directory: PathLike) -> list[int]:
 
 
 def read_meta(path: PathLike) -> dict[str, Any]:
-    """Return the description of a checkpoint, checked against its own hash and for legal names and sizes."""
+    """Return the description of a checkpoint, checked against its own hash (kept: `sha256` names the checkpoint)."""
     path = pathlib.Path(path)
     if not path.is_dir():
         raise runtime.BadInput(f"there is no checkpoint {path}")
@@ -85,7 +85,7 @@ def read_meta(path: PathLike) -> dict[str, Any]:
         if file.stat().st_size > MAX_META_BYTES:
             raise ValueError(f"more than {MAX_META_BYTES} bytes")
         meta = json.loads(file.read_bytes())
-        stated = meta.pop("sha256")
+        stated = meta["sha256"]
     except Exception as error:  # whatever flipped bits and strangers make of JSON
         raise Damaged(f"{path} is damaged: meta/metadata is illegible ({first_line(error)})") from error
     if stated != _hash(meta):
@@ -203,4 +203,6 @@ def first_line(error: BaseException) -> str:
 
 
 def _hash(meta: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+    """Hash all of a description but the hash itself."""
+    said = {key: value for key, value in meta.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -78,17 +78,15 @@ def build(config: ConfigDict) -> train.Run:
     runtime.check_batch(plan.batch_size // plan.accumulate, over.size)
     optimizer = step.make_optimizer(**values["optimizer"])
     key = jax.random.key(values["seed"])
-    init = make_init(built, optimizer, jax.random.fold_in(key, 0), over, values["init_from"])
+    fresh = make_init(built, optimizer, jax.random.fold_in(key, 0), over)
     parts = Parts(built, dataset, optimizer, plan, pipeline.Masks(**values["masks"]), jax.random.fold_in(key, 1), over)
     feed, advance = (resident_steps if storage == "device" else streamed_steps)(parts)
     meta = {"config": values, "spec": dataset.spec.to_json(), "fingerprint": dataset.fingerprint}
     return train.Run(
         meta=meta,
         check_resume=functools.partial(settings.check_resume, meta),
-        init=init,
-        abstract=jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=runtime.replicate(over)), jax.eval_shape(init, 1)
-        ),
+        init=functools.partial(fine_tuned, built, fresh, values["init_from"]) if values["init_from"] else fresh,
+        abstract=runtime.placed(jax.eval_shape(fresh, 1), runtime.replicate(over)),
         feed=feed,
         advance=advance,
         hooks=make_hooks(parts, log, make_sampling(**values["sampling"])),
@@ -123,7 +121,7 @@ class Parts(NamedTuple):
 
 
 def make_init(
-    built: model.Model, optimizer: step.Optimizer, key: jax.Array, over: jax.sharding.Mesh, init_from: str
+    built: model.Model, optimizer: step.Optimizer, key: jax.Array, over: jax.sharding.Mesh
 ) -> Callable[[int], state.TrainState]:
     """Return the function from the total number of steps to the first state, replicated over the mesh."""
 
@@ -134,10 +132,12 @@ def make_init(
     def init(total: int) -> state.TrainState:
         return fresh(jnp.asarray(total, jnp.int32))
 
-    return functools.partial(fine_tuned, built, init, init_from) if init_from else init
+    return init
 
 
-def fine_tuned(built: model.Model, init: Callable[[int], state.TrainState], init_from: str, total: int) -> state.TrainState:
+def fine_tuned(
+    built: model.Model, init: Callable[[int], state.TrainState], init_from: str, total: int
+) -> state.TrainState:
     """Return the first state with the EMA parameters of another checkpoint where they fit; log what did not."""
     path = checkpoint.resolve(init_from)
     words = Spec.from_json(checkpoint.read_meta(path)["spec"]).labels.words

@@ -32,7 +32,9 @@ class Generator:
         self.path, self.which = path, which
         self.meta = checkpoint.read_meta(path)
         self.spec = Spec.from_json(self.meta["spec"])
-        self.params: Any = jax.tree.map(jnp.asarray, checkpoint.load_arrays(path, "ema" if which == "ema" else "params"))
+        self.params: Any = jax.tree.map(
+            jnp.asarray, checkpoint.load_arrays(path, "ema" if which == "ema" else "params")
+        )
         self.model = build.make_model(self.meta["config"], self.spec)
         self.defaults: dict[str, Any] = self.meta["config"]["sampling"]
         self._compiled = functools.cache(self._compile)
@@ -87,7 +89,7 @@ class Generator:
         return np.repeat(np.stack(parsed), n, axis=0)
 
     def _render(self, vectors: np.ndarray, seed: int, how: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Return (pictures [N, h, w, c], frames [N, steps, h, w, c]) for label vectors [N, words], in padded buckets."""
+        """Return (pictures [N, h, w, c], frames [N, steps, h, w, c]) for labels [N, words], in padded buckets."""
         _check_range("seed", seed, 0, 2**32 - 1)
         guided = self.spec.labels.size > 0 and how["guidance"] != 1.0
         draw = self._compiled(how["sampler"], how["steps"], guided)

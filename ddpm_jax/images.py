@@ -176,13 +176,7 @@ def write_gif(frames: np.ndarray, path: PathLike, *, columns: int = 8, scale: in
 
 
 def _indexed(image: np.ndarray) -> "Image.Image":
-    """Return a palette picture: exact up to 256 colours, the nearest of 256 without dither beyond."""
+    """Return a palette picture: median cut is exact up to 256 colours, and nearly so beyond."""
     from PIL import Image
 
-    picture = to_pil(image).convert("RGB")
-    colours, indices = np.unique(np.asarray(picture).reshape(-1, 3), axis=0, return_inverse=True)
-    if len(colours) > 256:
-        return picture.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    exact = Image.fromarray(indices.reshape(picture.height, picture.width).astype(np.uint8))
-    exact.putpalette(colours.tobytes())
-    return exact
+    return to_pil(image).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

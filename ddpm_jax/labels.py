@@ -72,7 +72,7 @@ class LabelSpace:
     def rivals(self) -> np.ndarray:
         """Bool [size, size]: word i present implies word j absent, the two being of one Categorical."""
         rivals = [[a is b and isinstance(a, Categorical) for b in self.owners] for a in self.owners]
-        return np.array(rivals, bool).reshape(self.size, self.size) & ~np.eye(self.size, dtype=bool)
+        return np.array(rivals, bool) & ~np.eye(self.size, dtype=bool)
 
     def index(self, word: str, group: Group | None = None) -> int:
         """Return the position of a word, of the given group if there is one, in the vector; case does not matter."""
@@ -155,8 +155,8 @@ def subset_mask(key: jax.Array, size: int) -> jax.Array:
 
     Words are picked by identity alone. Any example may be masked so, provided it was drawn without regard to its label.
     """
-    order_key, mask_key = jax.random.split(key)
-    return _first_or_rate(mask_key, jax.random.permutation(order_key, size))
+    choice, order, each = jnp.split(jax.random.uniform(key, (3 + 2 * size,)), (3, 3 + size))
+    return _first_or_rate(choice, order, each)
 
 
 def subset_mask_with(key: jax.Array, size: int, first: jax.Array | int) -> jax.Array:
@@ -165,18 +165,14 @@ def subset_mask_with(key: jax.Array, size: int, first: jax.Array | int) -> jax.A
     For examples drawn because they have a word: draw the word, then uniformly an example in which it is +1, then keep
     that word and this mask's others. Without `first` kept, its presence would be hidden but not unknown.
     """
-    order_key, mask_key = jax.random.split(key)
-    order = jax.random.permutation(order_key, size)
-    order = jnp.where(order < order[first], order + 1, order).at[first].set(0)
-    return _first_or_rate(mask_key, order).at[first].set(True)
+    choice, order, each = jnp.split(jax.random.uniform(key, (3 + 2 * size,)), (3, 3 + size))
+    return _first_or_rate(choice, order.at[first].set(-1.0), each.at[first].set(-1.0))
 
 
-def _first_or_rate(key: jax.Array, order: jax.Array) -> jax.Array:
-    """Keep the first 1, 2 or 3 words of a random order, or each word at a random rate: bool [size]."""
-    which_key, count_key, rate_key, word_key = jax.random.split(key, 4)
-    few = order < jax.random.randint(count_key, (), 1, 4)
-    some = jax.random.uniform(word_key, order.shape) < jax.random.uniform(rate_key)
-    return jnp.where(jax.random.bernoulli(which_key), few, some)
+def _first_or_rate(choice: jax.Array, order: jax.Array, each: jax.Array) -> jax.Array:
+    """Keep the 1, 2 or 3 words of smallest order, or the words below a rate: bool [size], from uniform numbers."""
+    rank = jnp.sum(order[:, None] > order[None, :], axis=1)
+    return jnp.where(choice[0] < 0.5, rank <= 3 * choice[1], each < choice[2])
 
 
 def _implied_absent(space: LabelSpace, vector: Any) -> Any:

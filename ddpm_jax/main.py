@@ -30,8 +30,10 @@ def main(argv: list[str]) -> None:
     logging.info("devices: %d %s", jax.device_count(), jax.default_backend())
     try:
         built = build.build(config)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise runtime.BadInput(str(error)) from error
+    except OSError as error:
+        raise runtime.Storage(str(error)) from error
     train.train(built, WORKDIR.value)
 
 
@@ -51,7 +53,9 @@ def run(argv: list[str] | None = None) -> int:
 def _parse(argv: list[str]) -> list[str]:
     """Parse the flags. Raises BadInput where absl would print its usage, and ml_collections a traceback."""
     try:
-        named = [f"--config={configs.find(a.removeprefix('--config='))}" if a.startswith("--config=") else a for a in argv]
+        named = [
+            f"--config={configs.find(a.removeprefix('--config='))}" if a.startswith("--config=") else a for a in argv
+        ]
         return flags.FLAGS(named)
     except (AttributeError, KeyError) as error:
         unknown = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").strip("\"'").split())

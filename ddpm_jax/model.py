@@ -14,10 +14,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Key, UInt8
 
-from ddpm_jax import guidance, losses, process, samplers
+from ddpm_jax import guidance, losses, process
 from ddpm_jax.datasets.spec import Spec
 from ddpm_jax.schedules import Schedule
-
 
 Sampler = Callable[..., tuple[Array, Array]]  # a function of samplers.py
 

@@ -71,6 +71,7 @@ def plan(
 
     `key` is the run's own: the order of an epoch and the masks of a step are folded from it.
     """
+    table = Tables(*map(jnp.asarray, table))
     order_key, mask_key = jax.random.split(key)
     n = table.labels.shape[0]
     index = jnp.uint32(step) * jnp.uint32(batch_size) + jnp.arange(batch_size, dtype=jnp.uint32)

@@ -34,7 +34,9 @@ def attribute_grid(
     return pictures
 
 
-def sheet(generator: Generator, label: str, path: PathLike, *, columns: int = 8, scale: int = 4, **how: Any) -> np.ndarray:
+def sheet(
+    generator: Generator, label: str, path: PathLike, *, columns: int = 8, scale: int = 4, **how: Any
+) -> np.ndarray:
     """Write a grid of pictures of one label as PNG, and return them [n, h, w, c]; `how` as for `Generator.sample`."""
     pictures = generator.sample(label, **how)
     recipe = generator.recipe(label=label, **settled(generator, how))
@@ -42,7 +44,9 @@ def sheet(generator: Generator, label: str, path: PathLike, *, columns: int = 8,
     return pictures
 
 
-def denoising(generator: Generator, labels: Sequence[str], path: PathLike, *, columns: int = 8, scale: int = 4, **how: Any) -> None:
+def denoising(
+    generator: Generator, labels: Sequence[str], path: PathLike, *, columns: int = 8, scale: int = 4, **how: Any
+) -> None:
     """Write a GIF of each step's estimate of the pictures of some labels; `how` as for `Generator.sample`."""
     frames = generator.trajectory(labels, **how)
     images.write_gif(np.swapaxes(frames, 0, 1), path, columns=columns, scale=scale)

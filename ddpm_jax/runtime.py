@@ -135,6 +135,11 @@ def shard(over: Mesh) -> NamedSharding:
     return NamedSharding(over, PartitionSpec("data"))
 
 
+def placed(abstract: Any, sharding: NamedSharding) -> Any:
+    """Return `jax.eval_shape`'s tree with a sharding at each leaf: what a restore must be told."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
+
+
 def replicate(over: Mesh) -> NamedSharding:
     """Keep a copy on every device: for the state."""
     return NamedSharding(over, PartitionSpec())

@@ -48,7 +48,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "sampling.guidance": (0, 100),
     "runtime.devices": (0, 4096),
 }
-KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", tuple: "a tuple of whole numbers"}
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "text",
+    tuple: "a tuple of whole numbers",
+}
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.storage": ("device", "stream"),
     "net.name": tuple(nets.NETS),
@@ -71,19 +77,26 @@ def check(config: ConfigDict) -> None:
         if not low <= values[key] <= high:
             raise runtime.BadInput(f"{key} is {values[key]!r}; it must be from {low:g} to {high:g}")
     if not values["net.multipliers"] or min(values["net.multipliers"]) < 1:
-        raise runtime.BadInput(f"net.multipliers is {values['net.multipliers']}; give one number of 1 or more per level")
+        raise runtime.BadInput(
+            f"net.multipliers is {values['net.multipliers']}; give one number of 1 or more per level"
+        )
     for key, allowed in CHOICES.items():
         if values[key] not in allowed:
             raise runtime.BadInput(f"{key} is {values[key]!r}; choose one of {', '.join(allowed)}")
     for key, divisor in (
         ("train.batch_size", "train.accumulate"),
         ("checkpoint.every", "log.every"),
-        *((key, "train.steps_per_dispatch") for key in ("train.steps", "log.every", "log.eval_every", "log.sample_every")),
+        *(
+            (key, "train.steps_per_dispatch")
+            for key in ("train.steps", "log.every", "log.eval_every", "log.sample_every")
+        ),
     ):
         if values[key] % values[divisor]:
             raise runtime.BadInput(f"{key} is {values[key]}; it must be a multiple of {divisor}, {values[divisor]}")
     if values["masks.none"] + values["masks.subset"] > 1:
-        raise runtime.BadInput("masks.none and masks.subset are shares of the examples; together they must be at most 1")
+        raise runtime.BadInput(
+            "masks.none and masks.subset are shares of the examples; together they must be at most 1"
+        )
     if values["train.steps"] * values["train.batch_size"] >= 2**32:
         raise runtime.BadInput("train.steps x train.batch_size must stay below 2^32 images")
     if values["schedule.zero_terminal"] and values["loss.target"] == "eps":

@@ -35,7 +35,15 @@ class Optimizer(NamedTuple):
 
 
 def make_optimizer(
-    *, learning_rate: float, warmup: int, decay: str, weight_decay: float, clip_norm: float, b1: float, b2: float, ema: float
+    *,
+    learning_rate: float,
+    warmup: int,
+    decay: str,
+    weight_decay: float,
+    clip_norm: float,
+    b1: float,
+    b2: float,
+    ema: float,
 ) -> Optimizer:
     """Return AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) after clipping the global norm, in optax's parts."""
     transform = optax.chain(
@@ -70,7 +78,14 @@ def mean_loss(
 
 
 def train_step(
-    state: TrainState, data: Array, label: Array, key: Array, *, loss: ExampleLoss, optimizer: Optimizer, accumulate: int
+    state: TrainState,
+    data: Array,
+    label: Array,
+    key: Array,
+    *,
+    loss: ExampleLoss,
+    optimizer: Optimizer,
+    accumulate: int,
 ) -> tuple[TrainState, dict[str, Array]]:
     """Return the state after one batch, and its metrics; a batch with a non-finite gradient changes only `step`.
 
@@ -120,7 +135,7 @@ def _gradient(params: Any, inputs: tuple[Array, ...], loss: ExampleLoss, parts: 
         return jax.tree.map(jnp.add, total, one), losses
 
     # Example i goes to part i % parts, so that each device keeps its share of every part.
-    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), inputs)
+    split = jax.tree.map(lambda x: x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1), inputs)
     total, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), split)
     return jax.tree.map(lambda g: g / parts, total), jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1), losses)
 

@@ -92,7 +92,9 @@ def train(run: Run, workdir: str) -> None:
         step, total = int(state.step), int(state.total)
         writer = stack.enter_context(contextlib.closing(metrics.Writer(workdir, step=step)))
         describe(run, writer)
-        log = journal.Journal(writer, workdir, total=total, every=run.log.every, batch_size=run.plan.batch_size, meta=meta)
+        log = journal.Journal(
+            writer, workdir, total=total, every=run.log.every, batch_size=run.plan.batch_size, meta=meta
+        )
         for inputs in log.timed(run.feed(step, total)):
             state, found = run.advance(state, inputs)
             step += run.plan.steps_per_dispatch
@@ -144,6 +146,8 @@ def timed_steps(run: Run) -> int:
         state, _ = jax.block_until_ready(run.advance(state, inputs))
         times.append((time.perf_counter() - began) / run.plan.steps_per_dispatch)
     step_s = statistics.median(times[COMPILING:])
-    total = max(1, math.floor(run.plan.minutes * 60 / step_s / run.plan.steps_per_dispatch)) * run.plan.steps_per_dispatch
+    total = (
+        max(1, math.floor(run.plan.minutes * 60 / step_s / run.plan.steps_per_dispatch)) * run.plan.steps_per_dispatch
+    )
     logging.info("%.3f s a step: %g minutes are %d steps", step_s, run.plan.minutes, total)
     return total

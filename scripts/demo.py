@@ -15,7 +15,16 @@ from ddpm_jax import generator, main, recipes
 from ddpm_jax.datasets import avatars
 
 ROWS = ("Human, Pale", "Human, Dark", "Elf, Tan", "Zombie", "Robot", "Cat")
-COLUMNS = ("", "Mohawk", "Curls, Glasses", "Cap", "Wizard Hat, Beard", "Beanie, Pipe", "Crown, Long Hair", "Shades, Earring")
+COLUMNS = (
+    "",
+    "Mohawk",
+    "Curls, Glasses",
+    "Cap",
+    "Wizard Hat, Beard",
+    "Beanie, Pipe",
+    "Crown, Long Hair",
+    "Shades, Earring",
+)
 
 
 def train(workdir: str, minutes: float) -> int:

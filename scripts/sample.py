@@ -1,7 +1,9 @@
 """Make pictures with a trained model, from words.
 
+One label, or a grid of labels ("|" between them):
+
     python scripts/sample.py --checkpoint=workdir/punks --label="Female, Mohawk, Earring" --n=16 --out=mohawks.png
-    python scripts/sample.py --checkpoint=workdir/punks --rows="Female|Male|Zombie" --columns="Mohawk|Beanie|VR" --out=grid.png
+    python scripts/sample.py --checkpoint=workdir/punks --rows="Female|Male" --columns="Mohawk|Beanie|VR" --out=grid.png
 """
 
 import argparse

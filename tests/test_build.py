@@ -8,6 +8,7 @@ from PIL import Image
 
 from ddpm_jax import build, checkpoint, state
 
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -15,7 +16,10 @@ from ddpm_jax import build, checkpoint, state
         ({"data__holdout": "idd"}, "iid"),
         ({"net__multipliers": (1, 2, 4, 8, 8)}, "16 is not divisible by 32; use at most 4 levels"),
         ({"train__batch_size": 63}, "batch_size 63 is not divisible by 2 devices; try 62 or 64"),
-        ({"data__storage": "stream", "train__steps_per_dispatch": 2, "train__steps": 2}, "steps_per_dispatch must be 1"),
+        (
+            {"data__storage": "stream", "train__steps_per_dispatch": 2, "train__steps": 2},
+            "steps_per_dispatch must be 1",
+        ),
     ],
 )
 def test_what_only_the_data_and_the_devices_can_tell_is_refused_too(changes, message):
@@ -28,7 +32,11 @@ def test_a_palette_head_needs_a_palette(tmp_path):
     for i in range(8):
         Image.fromarray(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)).save(tmp_path / f"{i}.png")
     with pytest.raises(ValueError, match="palette"):
-        build.build(tiny_config(data__name="folder", data__path=str(tmp_path), data__holdout="", data__root=str(tmp_path / "data")))
+        build.build(
+            tiny_config(
+                data__name="folder", data__path=str(tmp_path), data__holdout="", data__root=str(tmp_path / "data")
+            )
+        )
 
 
 def test_fine_tuning_starts_from_the_averaged_parameters_of_another_run(trained):
@@ -40,7 +48,10 @@ def test_fine_tuning_starts_from_the_averaged_parameters_of_another_run(trained)
 
 
 def test_transplanting_moves_words_by_name_and_lists_what_is_fresh():
-    old = {"word_maps": {"present": np.array([[1.0], [2.0]])}, "label_in": {"kernel": np.array([[1.0], [2.0], [3.0], [4.0]])}}
+    old = {
+        "word_maps": {"present": np.array([[1.0], [2.0]])},
+        "label_in": {"kernel": np.array([[1.0], [2.0], [3.0], [4.0]])},
+    }
     old |= {"stem": np.ones(3), "out": np.ones(2)}
     new = {"word_maps": {"present": np.zeros((3, 1))}, "label_in": {"kernel": np.zeros((6, 1))}}
     new |= {"stem": np.zeros(3), "out": np.zeros(4), "extra": np.zeros(1)}

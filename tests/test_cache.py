@@ -97,7 +97,7 @@ print(cache.arrays(root / "set", 1, decode)["images"].sum())
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
-    told = [one.communicate(timeout=120) for one in running]
+    told = [one.communicate(timeout=600) for one in running]
     assert [out for out, _ in told] == ["10\n"] * 4
     assert (tmp_path / "decoded").read_text() == "x"
     waited = [error for _, error in told if f"waiting: another process prepares {tmp_path / 'set'}" in error]

@@ -27,7 +27,7 @@ L3 = {"model", "state", "step"}
 BELOW_L4 = L0 | L1 | L2 | L3
 FILES_OF_L4 = set("checkpoint archive metrics events images runtime processes journal train".split())
 L4 = FILES_OF_L4 | {"evaluation"}
-L5 = {"build", "generator", "recipes", "export", "topology"}
+L5 = {"settings", "build", "generator", "recipes", "export", "topology"}
 SCRIPTS = "demo prepare_data sample evaluate benchmark check export dashboard"
 EFFECTS = STDLIB | NUMERIC | BELOW_L4 | FILES_OF_L4 | {"absl"}
 
@@ -53,11 +53,14 @@ TABLE = [
     Row("images", EFFECTS | {"PIL"}),
     Row("runtime processes journal train", EFFECTS),
     Row("evaluation/", EFFECTS | {"PIL", "flax.linen", "optax"}),
-    Row("build", EFFECTS | {"configs", "evaluation", "ml_collections", "optax"}),
+    Row("settings build", EFFECTS | {"configs", "evaluation", "ml_collections", "optax"}),
     Row("generator", EFFECTS | {"evaluation", "build"}),
     Row("recipes export topology", EFFECTS | {"evaluation", "build", "generator"}),
     Row("configs/", STDLIB),
-    Row("main", STDLIB | {"absl", "jax", "ml_collections.config_flags", "configs", "runtime", "build", "train"}),
+    Row(
+        "main",
+        STDLIB | {"absl", "jax", "ml_collections.config_flags", "configs", "settings", "runtime", "build", "train"},
+    ),
     Row(
         "dashboard/",
         STDLIB

@@ -18,7 +18,13 @@ def command(tmp_path, *flags):
     """The main job on the tiny avatars, as a list of words, and its environment."""
     (tmp_path / "tiny_cfg.py").write_text(TINY)
     env = {**os.environ, "PYTHONPATH": os.path.dirname(__file__), "JAX_PLATFORMS": "cpu"}
-    words = [sys.executable, "-m", "ddpm_jax.main", f"--config={tmp_path / 'tiny_cfg.py'}", f"--workdir={tmp_path / 'run'}"]
+    words = [
+        sys.executable,
+        "-m",
+        "ddpm_jax.main",
+        f"--config={tmp_path / 'tiny_cfg.py'}",
+        f"--workdir={tmp_path / 'run'}",
+    ]
     return {"args": [*words, *flags], "env": env, "stderr": subprocess.PIPE, "text": True}
 
 

@@ -16,7 +16,6 @@ from PIL import Image
 
 from ddpm_jax import events, metrics
 
-
 WAIT = events._wait_for_a_new_second
 
 

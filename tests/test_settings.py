@@ -54,24 +54,24 @@ def test_keys_that_are_unknown_missing_or_of_another_type_are_named():
     odd = config()
     odd.unlock()
     odd.net.chanels = 3
-    with pytest.raises(runtime.BadInput, match="net.chanels is not a key of a configuration"):
+    with pytest.raises(runtime.BadInput, match=r"net.chanels is not a key of a configuration"):
         settings.check(odd)
     del odd.net["chanels"], odd.net["channels"]
-    with pytest.raises(runtime.BadInput, match="net.channels is missing of a configuration"):
+    with pytest.raises(runtime.BadInput, match=r"net.channels is missing of a configuration"):
         settings.check(odd)
     odd = config()
     with odd.ignore_type():
         odd.train.steps = "many"
-    with pytest.raises(runtime.BadInput, match="train.steps is 'many'; it must be a whole number"):
+    with pytest.raises(runtime.BadInput, match=r"train.steps is 'many'; it must be a whole number"):
         settings.check(odd)
 
 
 def test_another_run_is_refused_by_its_first_differences():
     meta = {"config": config(net__channels=32).to_dict(), "fingerprint": "a"}
     saved = {"config": config(net__channels=16, train__batch_size=32, log__every=10).to_dict(), "fingerprint": "a"}
-    with pytest.raises(runtime.BadInput, match="net.channels was 16 and is 32; .*train.batch_size was 32 and is 64"):
+    with pytest.raises(runtime.BadInput, match=r"net.channels was 16 and is 32; .*train.batch_size was 32 and is 64"):
         settings.check_resume(meta, saved)
-    with pytest.raises(runtime.BadInput, match="the data are not those it was trained on"):
+    with pytest.raises(runtime.BadInput, match=r"the data are not those it was trained on"):
         settings.check_resume(meta, {**meta, "fingerprint": "b"})
     harmless = {"config": config(net__channels=32, train__steps=7, log__every=10).to_dict(), "fingerprint": "a"}
     settings.check_resume(meta, harmless)

@@ -80,7 +80,9 @@ def test_accumulation_gives_the_same_step():
 
 
 def test_the_learning_rate_rises_falls_and_stays():
-    rate = functools.partial(step.make_optimizer(**{**OPTIMIZER, "warmup": 9, "decay": "cosine"}).rate, total=jnp.int32(109))
+    rate = functools.partial(
+        step.make_optimizer(**{**OPTIMIZER, "warmup": 9, "decay": "cosine"}).rate, total=jnp.int32(109)
+    )
     rates = [float(rate(jnp.int32(n))) for n in (0, 4, 9, 59, 109)]
     np.testing.assert_allclose(rates, [0.01, 0.05, 0.1, 0.05, 0.0], atol=1e-8)
     constant = step.make_optimizer(**{**OPTIMIZER, "warmup": 9}).rate

@@ -98,16 +98,16 @@ def test_non_finite_steps_in_a_row_end_the_run_and_spare_the_last_save(trained, 
 
     def advance(state, inputs):
         state, found = run.advance(state, inputs)
-        bad = jnp.where(state.step > 4, state.step - 4, 0)
+        bad = jnp.where(state.step > 5, state.step - 5, 0)
         return state, {**found, "bad_in_row": bad[None]}
 
-    with pytest.raises(runtime.Diverged, match="3 non-finite steps in a row before step 8"):
+    with pytest.raises(runtime.Diverged, match=r"3 non-finite steps in a row before step 8"):
         train.train(dataclasses.replace(run, advance=advance), str(tmp_path))
     assert checkpoint.resolve(tmp_path).name == "4"
 
 
 def test_another_config_and_a_second_writer_are_refused(trained):
-    with pytest.raises(runtime.BadInput, match="net.channels was 8 and is 16"):
+    with pytest.raises(runtime.BadInput, match=r"net.channels was 8 and is 16"):
         train.train(build.build(tiny_config(net__channels=16)), str(trained))
-    with runtime.lock_workdir(trained), pytest.raises(runtime.Busy, match="is in use"):
+    with runtime.lock_workdir(trained), pytest.raises(runtime.Busy, match=r"is in use"):
         train.train(build.build(tiny_config()), str(trained))

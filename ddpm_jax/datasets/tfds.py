@@ -121,7 +121,7 @@ def examples(builder: Any, splits: Sequence[str], *, undecoded: Iterable[str] = 
     """All examples of `splits`, one split after the other; the features `undecoded` stay bytes."""
     for split in splits:
         source = builder.as_data_source(split, decoders=_skip(undecoded))
-        for start in range(0, len(source), BATCH):  # one by one takes three times as long
+        for start in range(0, len(source), BATCH):  # one by one takes 1.6 times the CPU time
             yield from source.__getitems__(list(range(start, min(start + BATCH, len(source)))))
 
 

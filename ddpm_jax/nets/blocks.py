@@ -45,6 +45,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, scale: Array | None = None, shift: Array | None = None) -> Array:
+        """Return the normalised [h, w, c], in the dtype of x."""
         c = x.shape[-1]
         gain = self.param("scale", nn.initializers.ones, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
@@ -79,6 +80,7 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array, deterministic: bool) -> Array:
+        """Return [h, w, channels] for x [h, w, c] and the embedding [d]; dropout acts unless `deterministic`."""
         conv = {"kernel_size": (3, 3), "dtype": self.dtype}
         scale_shift = nn.Dense(2 * self.channels, kernel_init=nn.initializers.zeros, name="scale_shift")(embedding)
         scale, shift = jnp.split(scale_shift.astype(jnp.float32), 2)  # [channels] each
@@ -101,6 +103,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Return [h, w, c] for x [h, w, c]."""
         h, w, c = x.shape
         heads = max(1, c // self.head_channels)
         tokens = GroupNorm(self.groups, name="norm")(x).reshape(h * w, c)
@@ -124,6 +127,7 @@ class WordMaps(nn.Module):
 
     @nn.compact
     def __call__(self, label: Array) -> Array:
+        """Return [h, w, c] for a label [words]."""
         shape = (label.shape[0], *self.shape)
         present = self.param("present", nn.initializers.normal(0.1), shape)
         absent = self.param("absent", nn.initializers.zeros, shape)

@@ -41,6 +41,7 @@ class UNet(nn.Module):
     def __call__(
         self, x_t: Float[Array, "h w c"], t: Float[Array, ""], label: Int[Array, "words"], deterministic: bool = True
     ) -> Float[Array, "h w out"]:
+        """Return the raw output for x_t at time t in [0, 1] under a three-state label, without dropout by default."""
         embedding = self._embed(t, label)
         x = blocks.space_to_depth(x_t.astype(self.dtype), self.stem)
         if label.shape[0] and self.word_maps:
