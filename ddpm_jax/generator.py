@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ class Generator:
 
     def vectors(self, labels: Label | Sequence[Label], *, n: int = 1, complete: bool = False) -> np.ndarray:
         """Return the three-state vectors, int8 [N, words], of n pictures for each label."""
-        several = list(labels) if isinstance(labels, list | tuple) else [labels]
+        several: list[Label] = list(labels) if isinstance(labels, list | tuple) else [cast(Label, labels)]
         _check_range("n x labels", n * len(several), 1, MAX_PICTURES)
         parsed = [self.spec.labels.parse(label, complete=complete) for label in several]
         return np.repeat(np.stack(parsed), n, axis=0)
@@ -105,14 +105,13 @@ class Generator:
 
     def settings(self, *, sampler: str = "", steps: int | None = None, guidance: float | None = None) -> dict[str, Any]:
         """Return sampler, steps and guidance as they will be used: as given, or the checkpoint's."""
-        sampler = sampler or self.defaults["sampler"]
-        if sampler not in samplers.SAMPLERS:
+        given = {"sampler": sampler or None, "steps": steps, "guidance": guidance}
+        how = {**self.defaults, **{key: value for key, value in given.items() if value is not None}}
+        if how["sampler"] not in samplers.SAMPLERS:
             raise ValueError(f"unknown sampler {sampler!r}; choose one of {', '.join(samplers.SAMPLERS)}")
-        steps = self.defaults["steps"] if steps is None else steps
-        guidance = self.defaults["guidance"] if guidance is None else guidance
-        _check_range("steps", steps, 1, 1000)
-        _check_range("guidance", guidance, 0, 100)
-        return {"sampler": sampler, "steps": steps, "guidance": float(guidance)}
+        _check_range("steps", how["steps"], 1, 1000)
+        _check_range("guidance", how["guidance"], 0, 100)
+        return {**how, "guidance": float(how["guidance"])}
 
     def recipe(self, **more: Any) -> dict[str, Any]:
         """Return what a picture's file says of its making: the checkpoint's hash, and `more`."""

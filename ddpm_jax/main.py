@@ -34,14 +34,14 @@ def main(argv: list[str]) -> None:
         raise runtime.BadInput(str(error)) from error
     except OSError as error:
         raise runtime.Storage(str(error)) from error
-    train.train(built, WORKDIR.value)
+    train.train(built, str(WORKDIR.value))
 
 
-def run(argv: list[str] | None = None) -> int:
-    """Run `main` on a command line and return the exit code; a `Failure` is one sentence on stderr."""
+def run() -> int:
+    """Run `main` on this process's command line and return the exit code; a `Failure` is one sentence on stderr."""
     _log_our_own()
     try:
-        app.run(main, argv=list(sys.argv if argv is None else argv), flags_parser=_parse)
+        app.run(main, flags_parser=_parse)
     except runtime.Failure as failure:
         print(failure, file=sys.stderr)
         return int(failure.code)

@@ -6,7 +6,7 @@ Parameters are always an argument; a `Model` holds no arrays but the palette.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ class Model:
 
     def predict(self, params: Any, x_t: Array, t: Array, label: Array) -> Array:
         """Return the raw output [h, w, k] for x_t [h, w, c] at time t under a three-state label [words]."""
-        return self.net.apply({"params": params}, x_t, t, label)
+        return cast(Array, self.net.apply({"params": params}, x_t, t, label))
 
     def loss(self, params: Any, data: Array, label: Array, t: Array, key: Array) -> tuple[Array, Array]:
         """Return the weighted loss of one example and its unweighted error; with dropout, if the net has any."""
@@ -46,7 +46,7 @@ class Model:
 
         def predict(x_t: Array, t: Array, label: Array) -> Array:
             rngs = {"dropout": dropout_key}
-            return self.net.apply({"params": params}, x_t, t, label, deterministic=False, rngs=rngs)
+            return cast(Array, self.net.apply({"params": params}, x_t, t, label, deterministic=False, rngs=rngs))
 
         parts = {"schedule": self.schedule, "target": self.target, "weighting": self.weighting}
         return losses.loss_and_error(predict, data, label, t, loss_key, **parts)

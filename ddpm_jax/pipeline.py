@@ -18,6 +18,7 @@ from jaxtyping import Array, Int, Key, Shaped
 from ddpm_jax import labels
 from ddpm_jax.datasets.spec import Dataset, Source
 
+Values = np.ndarray | Array  # on the host, or on the devices
 AHEAD = 3  # batches that a stream reads before they are asked for
 ROUNDS = 4  # of the Feistel network; 4 make a permutation look random (Luby & Rackoff 1988)
 
@@ -40,18 +41,18 @@ class Tables(NamedTuple):
     i are `members[starts[i] : starts[i] + counts[i]]`.
     """
 
-    labels: Array
-    words: Array
-    starts: Array
-    counts: Array
-    members: Array
+    labels: Values
+    words: Values
+    starts: Values
+    counts: Values
+    members: Values
 
 
 class Batch(NamedTuple):
     """`data` is [b, h, w] palette indices or [b, h, w, c] values, uint8; `label` is int8 [b, words], three-state."""
 
-    data: Array
-    label: Array
+    data: Values
+    label: Values
 
 
 def tables(label: np.ndarray) -> Tables:

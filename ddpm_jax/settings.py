@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ddpm_jax import losses, nets, runtime, samplers, schedules
-from ddpm_jax.configs import default
+from ddpm_jax.configs import default  # pyright: ignore[reportAttributeAccessIssue]
 
 # Inclusive ranges of the numbers; what a number means stands in configs/default.py.
 RANGES: dict[str, tuple[float, float]] = {
@@ -111,8 +111,9 @@ def _check_keys(values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         raise runtime.BadInput(f"{key} is {'not a key' if key in values else 'missing'} of a configuration{hint}")
     for key, value in values.items():
         kind = type(known[key])
+        items = value if isinstance(value, tuple | list) else ()
         fits = type(value) is kind or (kind is float and type(value) is int)
-        if not fits or (kind is tuple and not all(type(item) is int for item in value)):
+        if not fits or any(type(item) is not int for item in items):
             raise runtime.BadInput(f"{key} is {value!r}; it must be {KINDS[kind]}")
 
 

@@ -29,7 +29,7 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def init(params: Any, optimizer: optax.GradientTransformation, total: int) -> TrainState:
+def init(params: Any, optimizer: optax.GradientTransformation, total: int | Int[Array, ""]) -> TrainState:
     """Return the state before the first step."""
     zero = jnp.zeros((), jnp.int32)
     # A copy, because the step donates the state and no buffer may be donated twice.

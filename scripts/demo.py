@@ -6,12 +6,13 @@ Run it again and it goes on, or only makes the pictures.
 """
 
 import argparse
+import subprocess
 import sys
 import time
 
 import numpy as np
 
-from ddpm_jax import generator, main, recipes
+from ddpm_jax import generator, recipes
 from ddpm_jax.datasets import avatars
 
 ROWS = ("Human, Pale", "Human, Dark", "Elf, Tan", "Zombie", "Robot", "Cat")
@@ -29,9 +30,15 @@ COLUMNS = (
 
 def train(workdir: str, minutes: float) -> int:
     """Train the embedded set; returns the exit code of the main job."""
-    argv = ["ddpm_jax.main", "--config=avatars_cfg", f"--workdir={workdir}", f"--config.train.minutes={minutes}"]
-    print(f"python -m {' '.join(argv)}", flush=True)
-    return main.run(argv)
+    command = [
+        "-m",
+        "ddpm_jax.main",
+        "--config=avatars_cfg",
+        f"--workdir={workdir}",
+        f"--config.train.minutes={minutes}",
+    ]
+    print("python", *command, flush=True)
+    return subprocess.run([sys.executable, *command], check=False).returncode
 
 
 def show(workdir: str) -> None:

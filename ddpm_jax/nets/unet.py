@@ -45,7 +45,8 @@ class UNet(nn.Module):
         embedding = self._embed(t, label)
         x = blocks.space_to_depth(x_t.astype(self.dtype), self.stem)
         if label.shape[0] and self.word_maps:
-            maps = blocks.WordMaps((*x.shape[:2], self.word_maps), self.dtype, name="word_maps")(label)
+            size = (x.shape[0], x.shape[1], self.word_maps)
+            maps = blocks.WordMaps(size, self.dtype, name="word_maps")(label)
             x = jnp.concatenate([x, maps], axis=-1)
         x = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="stem")(x)  # [h/stem, w/stem, channels]
         x, skips = self._down(x, embedding, deterministic)
