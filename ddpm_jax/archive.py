@@ -139,7 +139,7 @@ def _restore(state: pathlib.Path, wanted: Mapping[str, Mapping[str, Any]]) -> di
     def spec(name: str) -> dict[str, Any]:
         base = {"driver": "file", "path": f"{state.as_posix()}/"}
         store = {"driver": "ocdbt", "base": base, "path": f"{name.replace('/', '.')}/"}
-        return {"driver": "zarr", "kvstore": store, "fill_missing_data_reads": False}
+        return {"driver": "zarr", "kvstore": store}
 
     context = ts.Context()
     opening = {name: ts.open(spec(name), open=True, read=True, context=context) for name in wanted}

@@ -51,8 +51,8 @@ class Tables(NamedTuple):
 class Batch(NamedTuple):
     """`data` is [b, h, w] palette indices or [b, h, w, c] values, uint8; `label` is int8 [b, words], three-state."""
 
-    data: Values
-    label: Values
+    data: Array
+    label: Array
 
 
 def tables(label: np.ndarray) -> Tables:
@@ -145,7 +145,7 @@ def stream(
     def read(step: int) -> Batch:
         example, label = planner(step)
         data = dataset.images[dataset.train[np.asarray(example)]]
-        return jax.device_put(Batch(data, label), sharding)
+        return Batch(*jax.device_put((data, label), sharding))
 
     with futures.ThreadPoolExecutor(1, "read-ahead") as pool:
         queue = collections.deque(pool.submit(read, step) for step in range(start, min(start + AHEAD, stop)))

@@ -74,6 +74,7 @@ def test_a_crash_and_a_signal_leave_no_trace_in_the_result(trained, tmp_path, st
     np.testing.assert_array_equal(steps, [2, 4, 6, 8])
 
 
+@pytest.mark.long  # XLA:CPU takes minutes to compile a scan over train steps
 def test_several_steps_per_dispatch_are_the_same_run(trained, tmp_path):
     config = tiny_config(train__steps_per_dispatch=2)
     train.train(build.build(config), str(tmp_path))
