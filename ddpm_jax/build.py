@@ -31,7 +31,7 @@ from ddpm_jax import (
     step,
     train,
 )
-from ddpm_jax.datasets.spec import Dataset, Spec
+from ddpm_jax.datasets.spec import Dataset, Spec, pairs_seen
 from ddpm_jax.nets import unet
 
 EVALUATED, PICTURED = 256, 16  # held-out images whose loss is measured, and whose labels are sampled, while training
@@ -81,7 +81,8 @@ def build(config: ConfigDict) -> train.Run:
     fresh = make_init(built, optimizer, jax.random.fold_in(key, 0), over)
     parts = Parts(built, dataset, optimizer, plan, pipeline.Masks(**values["masks"]), jax.random.fold_in(key, 1), over)
     feed, advance = (resident_steps if storage == "device" else streamed_steps)(parts)
-    meta = {"config": values, "spec": dataset.spec.to_json(), "fingerprint": dataset.fingerprint}
+    seen = pairs_seen(dataset.labels[dataset.train])
+    meta = {"config": values, "spec": dataset.spec.to_json(), "fingerprint": dataset.fingerprint, "pairs_seen": seen}
     return train.Run(
         meta=meta,
         check_resume=functools.partial(settings.check_resume, meta),

@@ -9,10 +9,11 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Array, UInt8
 
 from ddpm_jax import build, checkpoint, model, runtime, samplers, schedules
-from ddpm_jax.datasets.spec import Spec
+from ddpm_jax.datasets.spec import Spec, unseen_pairs
 from ddpm_jax.labels import Label
 
 BUCKETS = (1, 16, 64)  # numbers of pictures that are made at once; a call is padded to one of them
@@ -82,10 +83,13 @@ class Generator:
         return self._render(vectors, seed, self.settings(sampler=sampler, steps=steps, guidance=guidance))[1]
 
     def vectors(self, labels: Label | Sequence[Label], *, n: int = 1, complete: bool = False) -> np.ndarray:
-        """Return the three-state vectors, int8 [N, words], of n pictures for each label."""
+        """Return the vectors, int8 [N, words], of n pictures for each label; warn of words never seen together."""
         several: list[Label] = list(labels) if isinstance(labels, list | tuple) else [cast(Label, labels)]
         _check_range("n x labels", n * len(several), 1, MAX_PICTURES)
         parsed = [self.spec.labels.parse(label, complete=complete) for label in several]
+        unseen = {pair for vector in parsed for pair in unseen_pairs(self.meta["pairs_seen"], self.spec.labels, vector)}
+        for one, two in sorted(unseen):
+            logging.warning("no training image has both %s and %s; the picture is a guess", one, two)
         return np.repeat(np.stack(parsed), n, axis=0)
 
     def _render(self, vectors: np.ndarray, seed: int, how: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

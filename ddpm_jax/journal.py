@@ -1,5 +1,6 @@
 """What a run says while it goes: means over a window of steps, a progress line, a progress file."""
 
+import pathlib
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -8,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddpm_jax import metrics, runtime
+from ddpm_jax import images, metrics, runtime
 
+SHEET = 4  # pictures in a row of a sample sheet
 Found = Mapping[str, jax.Array]
 
 
@@ -31,7 +33,9 @@ class Journal:
         self._window: list[dict[str, np.ndarray]] = [
             {name: np.asarray(value, np.float32) for name, value in step.items()} for step in before["window"]
         ]
-        self._writer, self._workdir, self._total, self._every, self._batch = writer, workdir, total, every, batch_size
+        self._workdir = pathlib.Path(workdir)
+        (self._workdir / "samples").mkdir(exist_ok=True)
+        self._writer, self._total, self._every, self._batch = writer, total, every, batch_size
         self._flight: Found | None = None
         self._since, self._waited, self._steps = time.perf_counter(), 0.0, 0
 
@@ -55,13 +59,15 @@ class Journal:
             self._close_window(step)
 
     def report(self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
-        """Write what a hook measured; its time does not count as training time."""
+        """Write what a hook measured, pictures uint8 [n, h, w, c] as one sheet; its time is not training time."""
         began = time.perf_counter()
         self.latest.update(scalars)
         if scalars:
             self._writer.write_scalars(step, scalars)
-        if pictures:
-            self._writer.write_images(step, pictures)
+        for name, array in pictures.items():
+            sheet = images.tile(array, SHEET)
+            self._writer.write_images(step, {name: sheet[None]})
+            images.write_png(images.to_pil(sheet), self._workdir / "samples" / f"{name}_{step:07d}.png")
         self._since += time.perf_counter() - began
 
     def state(self) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def train(run: Run, workdir: str) -> None:
         state, meta = start(run, saves, folder)
         step, total = int(state.step), int(state.total)
         writer = stack.enter_context(contextlib.closing(metrics.Writer(workdir, step=step)))
-        describe(run, writer)
+        if not meta:
+            describe(run, writer)
         log = journal.Journal(
             writer, workdir, total=total, every=run.log.every, batch_size=run.plan.batch_size, meta=meta
         )
@@ -110,8 +111,7 @@ def train(run: Run, workdir: str) -> None:
             if stop.requested and step < total:
                 saves.wait()
                 raise runtime.Stopped(f"{stop.requested}: step {step} of {total} is saved in {folder / str(step)}")
-        saves.wait()
-        checkpoint.verify(folder / str(total))
+        saves.wait()  # which reads the save back and compares
         log.finish(step)
     logging.info("done: step %d is saved and verified in %s", total, folder / str(total))
 
@@ -126,6 +126,8 @@ def start(run: Run, saves: checkpoint.Checkpointer, folder: pathlib.Path) -> tup
     run.check_resume(checkpoint.read_meta(folder / str(newest)))
     state, meta = saves.restore(newest, run.abstract)
     if run.plan.minutes <= 0:
+        if newest > run.plan.steps:
+            raise runtime.BadInput(f"train.steps is {run.plan.steps}, but step {newest} is done; give {newest} or more")
         state = state._replace(total=jnp.asarray(run.plan.steps, jnp.int32, device=state.total.sharding))
     logging.info("resuming at step %d of %d: the newest whole checkpoint here", newest, int(state.total))
     return state, meta

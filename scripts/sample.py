@@ -65,7 +65,7 @@ def split(text: str) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; wrong input ends in one sentence and exit code 65."""
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.WARNING)
     try:
         make(parse(argv))
     except runtime.Failure as failure:

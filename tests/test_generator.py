@@ -53,6 +53,13 @@ def test_the_trajectory_ends_in_the_picture(avatars):
     np.testing.assert_array_equal(frames[:, -1], avatars.sample("Cat", n=2, steps=4))
 
 
+def test_words_that_were_never_seen_together_are_a_warning(avatars, caplog):
+    avatars.vectors("Robot, Pale, Cap")
+    assert [record.message for record in caplog.records] == [
+        "no training image has both Robot and Pale; the picture is a guess"
+    ]
+
+
 def test_averaged_and_raw_parameters_differ(trained, avatars):
     raw = ddpm_jax.load(trained, which="raw")
     differ = jax.tree.map(lambda a, b: bool((a != b).any()), avatars.params, raw.params)

@@ -103,3 +103,11 @@ def test_load_refuses_what_contradicts_itself() -> None:
         datasets.load("folder:a", path="b")
     with pytest.raises(ValueError, match="size -1 is negative; use 0"):
         datasets.load("punks", size=-1)
+
+
+def test_pairs_that_never_occur_together_are_found():
+    space = LabelSpace((Categorical("kind", ("Cat", "Dog")), Flags("has", ("Hat", "Pipe"))))
+    labels = np.array([[1, -1, 1, -1], [-1, 1, -1, 1]], np.int8)
+    pairs = spec.pairs_seen(labels)
+    assert spec.unseen_pairs(pairs, space, np.array([1, -1, 1, 1])) == [("Cat", "Pipe"), ("Hat", "Pipe")]
+    assert spec.unseen_pairs(pairs, space, np.array([-1, 0, 1, 0])) == []

@@ -45,6 +45,7 @@ def test_a_finished_run_is_on_disk_verified_and_described(trained):
     assert runtime.read_progress(trained)["status"] == "done"
     scalars = metrics.read_scalars(trained)
     assert list(scalars["loss"][0]) == [2, 4, 6, 8] and list(scalars["eval/loss"][0]) == [4, 8]
+    assert [path.name for path in (trained / "samples").iterdir()] == ["samples_0000008.png"]
     events = metrics.read_events(trained)
     np.testing.assert_array_equal(events["loss"][0], scalars["loss"][0])
     np.testing.assert_allclose(events["loss"][1], scalars["loss"][1], rtol=1e-6)
@@ -105,6 +106,11 @@ def test_non_finite_steps_in_a_row_end_the_run_and_spare_the_last_save(trained, 
     with pytest.raises(runtime.Diverged, match=r"3 non-finite steps in a row before step 8"):
         train.train(dataclasses.replace(run, advance=advance), str(tmp_path))
     assert checkpoint.resolve(tmp_path).name == "4"
+
+
+def test_fewer_steps_than_are_done_are_refused(trained):
+    with pytest.raises(runtime.BadInput, match=r"train.steps is 4, but step 8 is done; give 8 or more"):
+        train.train(build.build(tiny_config(train__steps=4)), str(trained))
 
 
 def test_another_config_and_a_second_writer_are_refused(trained):

@@ -142,6 +142,20 @@ def fingerprint(spec: Spec, images: np.ndarray | Source, labels: np.ndarray, tra
     return digest.hexdigest()
 
 
+def pairs_seen(labels: np.ndarray) -> str:
+    """Which words occur together in complete labels int8 [n, w]: the bits of a [w, w] matrix, as hex."""
+    present = (labels > 0).astype(np.float32)
+    return np.packbits(present.T @ present > 0).tobytes().hex()
+
+
+def unseen_pairs(pairs: str, space: LabelSpace, vector: np.ndarray) -> list[tuple[str, str]]:
+    """The pairs of present words of a vector int8 [w] that never occur together, by what `pairs_seen` returned."""
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(pairs), np.uint8), count=space.size**2)
+    present = vector > 0
+    unseen = np.triu(present[:, None] & present[None] & (bits.reshape(space.size, space.size) == 0), 1)
+    return [(space.words[i], space.words[j]) for i, j in np.argwhere(unseen)]
+
+
 def _positions(chosen: np.ndarray) -> np.ndarray:
     """int32 positions, ascending, from a boolean mask or from positions."""
     found = np.flatnonzero(chosen) if chosen.dtype == bool else np.sort(chosen)
