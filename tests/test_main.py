@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import CACHE
 
 TINY = """
 from conftest import tiny_config
@@ -18,6 +19,7 @@ def command(tmp_path, *flags):
     """The main job on the tiny avatars, as a list of words, and its environment."""
     (tmp_path / "tiny_cfg.py").write_text(TINY)
     env = {**os.environ, "PYTHONPATH": os.path.dirname(__file__), "JAX_PLATFORMS": "cpu"}
+    env |= {"JAX_COMPILATION_CACHE_DIR": str(CACHE), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
     words = [
         sys.executable,
         "-m",
