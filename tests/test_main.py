@@ -47,13 +47,11 @@ def test_wrong_settings_are_one_sentence_and_code_65(tmp_path, flag, message):
 
 
 def test_a_terminated_run_says_where_it_stopped_and_goes_on(tmp_path):
-    job = subprocess.Popen(**command(tmp_path))
-    for line in job.stderr:
-        if line.startswith("step "):
-            job.send_signal(signal.SIGTERM)
-            break
-    rest = job.stderr.read()
-    assert job.wait(60) == 75 and "SIGTERM: step" in rest and "is saved in" in rest
+    with subprocess.Popen(**command(tmp_path)) as job:
+        next(line for line in job.stderr if line.startswith("step "))
+        job.send_signal(signal.SIGTERM)
+        rest = job.stderr.read()
+    assert job.returncode == 75 and "SIGTERM: step" in rest and "is saved in" in rest
     done = subprocess.run(**command(tmp_path), timeout=120)
     assert done.returncode == 0
     assert "resuming at step" in done.stderr and "done: step 400 is saved and verified" in done.stderr
