@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Return the defaults; they describe no data set, so run one of the other files."""
+    """Return the defaults; they name no data set: add `--config.data.name=folder:DIR`, or run another file."""
     config = ConfigDict()
     config.seed = 0  # every random number of a run derives from it
     config.init_from = ""  # a checkpoint, workdir or released name to fine-tune from; "" = start fresh
@@ -69,14 +69,14 @@ def get_config() -> ConfigDict:
 
     config.log = ConfigDict()
     config.log.every = 50  # steps between scalars; they are means over these steps
-    config.log.eval_every = 500  # steps between losses on held-out images
+    config.log.eval_every = 500  # steps between losses on held-out images (on training images if none are)
     config.log.sample_every = 1000  # steps between sample grids
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 500  # steps; a multiple of log.every
     config.checkpoint.keep_newest = 2
-    config.checkpoint.keep_best = 1
-    config.checkpoint.best_metric = "eval/loss"  # a scalar that is logged; the smaller the better
+    config.checkpoint.keep_best = 1  # of those saved at a step where best_metric was measured, the smaller the better
+    config.checkpoint.best_metric = "eval/loss"
     config.checkpoint.keep_every = 0  # steps; 0 = none beside the above
 
     config.sampling = ConfigDict()  # what `load(...).sample` does unless told otherwise

@@ -11,7 +11,7 @@ from ddpm_jax.configs import default
 
 
 def get_config() -> ConfigDict:
-    """Return `mnist_classes`: the digit known in nine examples of ten, v target."""
+    """Return `mnist_classes`: the digit shown in eight examples of ten, v target."""
     config = default.get_config()
     config.data.name = "mnist"
     config.data.holdout = "test"

@@ -7,7 +7,9 @@ a key that is read by nobody is an error too.
 import functools
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -31,9 +33,10 @@ from ddpm_jax import (
     step,
     train,
 )
-from ddpm_jax.datasets.spec import Dataset, Spec, pairs_seen
+from ddpm_jax.datasets.spec import Dataset, Spec, pairs_seen, without_labels
 from ddpm_jax.nets import unet
 
+PRETRAINED = Path(__file__).parent / "pretrained"
 EVALUATED, PICTURED = 256, 16  # held-out images whose loss is measured, and whose labels are sampled, while training
 
 
@@ -48,7 +51,7 @@ def make_model(config: Mapping[str, Any], spec: Spec) -> model.Model:
 
 def make_net(*, name: str, spec: Spec, target: losses.Target, dtype: str, **fields: Any) -> unet.UNet:
     """Return the network, checked against the image's shape. Raises ValueError if its depth does not divide it."""
-    shape = {key: fields[key] for key in ("multipliers", "stem", "channels", "groups")}
+    shape = {key: fields[key] for key in ("multipliers", "stem", "channels", "groups", "attention", "attention_head")}
     unet.check_shape(spec.shape, **shape)
     fields = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in fields.items()}
     return nets.NETS[name](out_channels=target.channels(spec.shape[2]), dtype=jnp.dtype(dtype), **fields)
@@ -73,13 +76,16 @@ def build(config: ConfigDict) -> train.Run:
     settings.check(config)
     values = jsonable(config.to_dict())
     dataset, storage = make_data(**values["data"])
+    masks = pipeline.Masks(**values["masks"])
+    if masks.none == 1:  # no word is ever shown: the model has none, rather than some that mean nothing
+        dataset = without_labels(dataset)
     built, plan, log = make_model(values, dataset.spec), train.Plan(**values["train"]), train.Log(**values["log"])
     over = runtime.mesh()
-    runtime.check_batch(plan.batch_size // plan.accumulate, over.size)
+    check_parts(plan, over.size)
     optimizer = step.make_optimizer(**values["optimizer"])
     key = jax.random.key(values["seed"])
     fresh = make_init(built, optimizer, jax.random.fold_in(key, 0), over)
-    parts = Parts(built, dataset, optimizer, plan, pipeline.Masks(**values["masks"]), jax.random.fold_in(key, 1), over)
+    parts = Parts(built, dataset, optimizer, plan, masks, jax.random.fold_in(key, 1), over)
     feed, advance = (resident_steps if storage == "device" else streamed_steps)(parts)
     seen = pairs_seen(dataset.labels[dataset.train])
     meta = {"config": values, "spec": dataset.spec.to_json(), "fingerprint": dataset.fingerprint, "pairs_seen": seen}
@@ -95,6 +101,15 @@ def build(config: ConfigDict) -> train.Run:
         log=log,
         saves=train.Saves(**values["checkpoint"]),
     )
+
+
+def check_parts(plan: train.Plan, devices: int) -> None:
+    """Raise BadInput unless each part of a batch divides over the devices."""
+    try:
+        runtime.check_batch(plan.batch_size // plan.accumulate, devices)
+    except runtime.BadInput as error:
+        what = f"of {plan.batch_size} images in {plan.accumulate} parts, each part: " if plan.accumulate > 1 else ""
+        raise runtime.BadInput(f"{what}{error}") from error
 
 
 class Parts(NamedTuple):
@@ -140,13 +155,19 @@ def fine_tuned(
     built: model.Model, init: Callable[[int], state.TrainState], init_from: str, total: int
 ) -> state.TrainState:
     """Return the first state with the EMA parameters of another checkpoint where they fit; log what did not."""
-    path = checkpoint.resolve(init_from)
+    path = model_path(init_from)
     words = Spec.from_json(checkpoint.read_meta(path)["spec"]).labels.words
     fresh = init(total)
     params, left = state.transplant(fresh.params, checkpoint.load_arrays(path, "ema"), built.spec.labels.words, words)
     logging.info("started from %s; fresh: %s", path, ", ".join(left) or "nothing")
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, fresh.params)
     return fresh._replace(params=params, ema=jax.tree.map(jnp.copy, params))
+
+
+def model_path(path_or_name: str | os.PathLike[str]) -> Path:
+    """Return the checkpoint of a released model's name, a workdir, or one of its checkpoints."""
+    released = PRETRAINED / str(path_or_name)
+    return checkpoint.resolve(released if released.is_dir() else path_or_name)
 
 
 def resident_steps(parts: Parts) -> tuple[Any, Any]:
@@ -178,13 +199,14 @@ def streamed_steps(parts: Parts) -> tuple[Any, Any]:
     if parts.plan.steps_per_dispatch > 1:
         raise runtime.BadInput("train.steps_per_dispatch must be 1 where data.storage is 'stream'")
     table = pipeline.tables(parts.dataset.labels[parts.dataset.train])
-    planner = jax.jit(functools.partial(parts.planner, table))
+    compiled, table = jax.jit(parts.planner), jax.device_put(table)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def advance(now: state.TrainState, batch: pipeline.Batch) -> tuple[state.TrainState, dict[str, jax.Array]]:
         return _with_axis(*parts.step(now, batch))
 
     def feed(start: int, stop: int) -> Iterator[pipeline.Batch]:
+        planner = functools.partial(compiled, table)
         return pipeline.stream(parts.dataset, planner, start, stop, runtime.shard(parts.over))
 
     return feed, advance
@@ -203,17 +225,21 @@ def make_sampling(*, sampler: str, steps: int, guidance: float) -> dict[str, Any
 def make_hooks(parts: Parts, log: train.Log, sampling: dict[str, Any]) -> tuple[train.Hook, ...]:
     """Return what is measured now and then: the held-out loss, and a grid of samples for held-out labels."""
     dataset = parts.dataset
+    if not dataset.heldout.size:
+        logging.warning("nothing is held out: eval/loss is measured on training images")
     chosen = (dataset.heldout if dataset.heldout.size else dataset.train)[:EVALUATED]
-    data, label = np.asarray(dataset.images[chosen]), dataset.labels[chosen]
+    chosen = chosen[: len(chosen) // parts.over.size * parts.over.size]
+    label = dataset.labels[chosen]
+    batch = jax.device_put((dataset.images[chosen], label), runtime.shard(parts.over))
     key = jax.random.fold_in(parts.key, 2)
     evaluate = jax.jit(functools.partial(step.eval_step, loss=parts.model.eval_loss))
 
     def measure_loss(now: state.TrainState) -> tuple[dict[str, float], dict[str, Any]]:
-        return {"eval/loss": float(evaluate(now.ema, data, label, key)["loss"])}, {}
+        return {"eval/loss": float(evaluate(now.ema, *batch, key)["loss"])}, {}
 
     pictures = label[:PICTURED]
     guided = parts.dataset.spec.labels.size > 0 and sampling["guidance"] != 1.0
-    draw = parts.model.sampler(**sampling, guided=guided)
+    draw = parts.model.sampler(sampler=sampling["sampler"], grid=sampling["grid"], guided=guided)
     keys = jax.random.split(jax.random.fold_in(parts.key, 3), len(pictures))
 
     def measure_samples(now: state.TrainState) -> tuple[dict[str, float], dict[str, Any]]:

@@ -12,12 +12,11 @@ import numpy as np
 from absl import logging
 from jaxtyping import Array, UInt8
 
-from ddpm_jax import build, checkpoint, model, runtime, samplers, schedules
+from ddpm_jax import build, checkpoint, model, process, runtime, samplers, schedules
 from ddpm_jax.datasets.spec import Spec, unseen_pairs
 from ddpm_jax.labels import Label
 
 BUCKETS = (1, 16, 64)  # numbers of pictures that are made at once; a call is padded to one of them
-PRETRAINED = Path(__file__).parent / "pretrained"
 MAX_PICTURES = 100_000
 
 
@@ -64,7 +63,7 @@ class Generator:
         if snap and self.spec.palette is None:
             raise ValueError(f"{self.spec.name} has no palette to snap to; leave snap out")
         vectors = self.vectors(labels, n=n, complete=complete)
-        pictures = self._render(vectors, seed, self.settings(sampler=sampler, steps=steps, guidance=guidance))[0]
+        pictures = self._render(vectors, seed, self.settings(sampler=sampler, steps=steps, guidance=guidance))
         return model.snap(pictures, self.spec.palette) if snap and self.spec.palette is not None else pictures
 
     def trajectory(
@@ -80,7 +79,7 @@ class Generator:
     ) -> UInt8[np.ndarray, "N f h w c"]:
         """Return each step's estimate of the pictures that `sample` makes of the same arguments, the last step last."""
         vectors = self.vectors(labels, n=n, complete=complete)
-        return self._render(vectors, seed, self.settings(sampler=sampler, steps=steps, guidance=guidance))[1]
+        return self._render(vectors, seed, self.settings(sampler=sampler, steps=steps, guidance=guidance), frames=True)
 
     def vectors(self, labels: Label | Sequence[Label], *, n: int = 1, complete: bool = False) -> np.ndarray:
         """Return the vectors, int8 [N, words], of n pictures for each label; warn of words never seen together."""
@@ -92,20 +91,19 @@ class Generator:
             logging.warning("no training image has both %s and %s; the picture is a guess", one, two)
         return np.repeat(np.stack(parsed), n, axis=0)
 
-    def _render(self, vectors: np.ndarray, seed: int, how: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Return (pictures [N, h, w, c], frames [N, steps, h, w, c]) for labels [N, words], in padded buckets."""
+    def _render(self, vectors: np.ndarray, seed: int, how: dict[str, Any], frames: bool = False) -> np.ndarray:
+        """Return pictures [N, h, w, c], or their frames [N, steps, h, w, c], for labels [N, words], by buckets."""
         _check_range("seed", seed, 0, 2**32 - 1)
         guided = self.spec.labels.size > 0 and how["guidance"] != 1.0
-        draw = self._compiled(how["sampler"], how["steps"], guided)
+        draw = self._compiled(how["sampler"], how["steps"], guided, frames)
         made = []
         for start in range(0, len(vectors), BUCKETS[-1]):
             part = vectors[start : start + BUCKETS[-1]]
             bucket = next(size for size in BUCKETS if size >= len(part))
             padded = np.pad(part, ((0, bucket - len(part)), (0, 0)))
-            pair = jax.device_get(draw(self.params, padded, _keys(seed, start, bucket), np.float32(how["guidance"])))
-            made.append([array[: len(part)] for array in pair])
-        pictures, frames = (np.concatenate(arrays) for arrays in zip(*made, strict=True))
-        return pictures, frames
+            pair = draw(self.params, padded, _keys(seed, start, bucket), np.float32(how["guidance"]))
+            made.append(np.asarray(pair[1 if frames else 0])[: len(part)])
+        return np.concatenate(made)
 
     def settings(self, *, sampler: str = "", steps: int | None = None, guidance: float | None = None) -> dict[str, Any]:
         """Return sampler, steps and guidance as they will be used: as given, or the checkpoint's."""
@@ -123,9 +121,9 @@ class Generator:
         here = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
         return {**about, **here, **more}
 
-    def _compile(self, sampler: str, steps: int, guided: bool) -> Any:
-        grid = schedules.linear_grid(steps)
-        return self.model.sampler(sampler=samplers.SAMPLERS[sampler], grid=grid, guided=guided)
+    def _compile(self, sampler: str, steps: int, guided: bool, frames: bool) -> Any:
+        grid, observe = schedules.linear_grid(steps), process.to_uint8 if frames else None
+        return self.model.sampler(sampler=samplers.SAMPLERS[sampler], grid=grid, guided=guided, observe=observe)
 
 
 def load(path: str | os.PathLike[str], which: str = "ema") -> Generator:
@@ -136,8 +134,7 @@ def load(path: str | os.PathLike[str], which: str = "ema") -> Generator:
     """
     if which not in ("ema", "raw"):
         raise runtime.BadInput(f"which is {which!r}; choose ema or raw")
-    released = PRETRAINED / str(path)
-    return Generator(checkpoint.resolve(released if released.is_dir() else path), which)
+    return Generator(build.model_path(path), which)
 
 
 def _keys(seed: int, start: int, n: int) -> Array:

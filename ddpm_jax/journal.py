@@ -3,7 +3,7 @@
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -27,8 +27,9 @@ class Journal:
         self, writer: metrics.Writer, workdir: str, *, total: int, every: int, batch_size: int, meta: Mapping[str, Any]
     ) -> None:
         """Start with the window that `meta` of the checkpoint resumed from left unfinished ({}: none)."""
-        before = meta.get("journal", {"window": [], "latest": {}})
-        self.latest: dict[str, float] = dict(before["latest"])
+        before = meta.get("journal", {"window": []})
+        self._scalars: dict[str, float] = {}
+        self._measured_at = -1
         self.bad_in_row = 0
         self._window: list[dict[str, np.ndarray]] = [
             {name: np.asarray(value, np.float32) for name, value in step.items()} for step in before["window"]
@@ -58,10 +59,13 @@ class Journal:
             self._land()
             self._close_window(step)
 
-    def report(self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
+    def report(self, step: int, measure: Callable[[], tuple[Mapping[str, float], Mapping[str, np.ndarray]]]) -> None:
         """Write what a hook measured, pictures uint8 [n, h, w, c] as one sheet; its time is not training time."""
+        self._land()
         began = time.perf_counter()
-        self.latest.update(scalars)
+        scalars, pictures = measure()
+        self._scalars = {**self.measured(step), **scalars}
+        self._measured_at = step
         if scalars:
             self._writer.write_scalars(step, scalars)
         for name, array in pictures.items():
@@ -71,15 +75,19 @@ class Journal:
         self._since += time.perf_counter() - began
 
     def state(self) -> dict[str, Any]:
-        """Return the unfinished window and the newest scalars of the hooks, as JSON values."""
+        """Return the unfinished window as JSON values."""
         self._land()
         window = [{name: value.tolist() for name, value in step.items()} for step in self._window]
-        return {"window": window, "latest": self.latest}
+        return {"window": window}
 
-    def finish(self, step: int) -> None:
-        """Say in the progress file that the run is done."""
+    def measured(self, step: int) -> dict[str, float]:
+        """Return the scalars that hooks measured at this very step."""
+        return dict(self._scalars) if self._measured_at == step else {}
+
+    def finish(self, step: int, status: str) -> None:
+        """Say in the progress file how the run ended: done, stopped or diverged."""
         self._writer.flush()
-        runtime.write_progress(self._workdir, status="done", step=step, steps=self._total, **self.latest)
+        runtime.write_progress(self._workdir, status=status, step=step, steps=self._total)
 
     def _land(self) -> None:
         """Wait for the step in flight, and split its [stride] metrics into steps."""

@@ -34,7 +34,10 @@ def main(argv: list[str]) -> None:
         raise runtime.BadInput(str(error)) from error
     except OSError as error:
         raise runtime.Storage(str(error)) from error
-    train.train(built, str(WORKDIR.value))
+    try:
+        train.train(built, str(WORKDIR.value))
+    except OSError as error:
+        raise runtime.Storage(f"{WORKDIR.value} cannot be written: {error}") from error
 
 
 def run() -> int:
@@ -51,17 +54,28 @@ def run() -> int:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parse the flags. Raises BadInput where absl would print its usage, and ml_collections a traceback."""
+    """Parse the flags. Raises BadInput where absl would print its usage, and a wrong configuration a traceback."""
     try:
-        named = [
-            f"--config={configs.find(a.removeprefix('--config='))}" if a.startswith("--config=") else a for a in argv
-        ]
-        return flags.FLAGS(named)
-    except (AttributeError, KeyError) as error:
-        unknown = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").strip("\"'").split())
-        raise runtime.BadInput(f"a setting on the command line is not in the configuration: {unknown}") from error
-    except (flags.Error, TypeError, ValueError, OSError) as error:
+        return flags.FLAGS(_resolved(argv))
+    except (flags.Error, FileNotFoundError) as error:
         raise runtime.BadInput(" ".join(str(error).split())) from error
+    except Exception as error:  # a configuration is a Python file: anything can go wrong in it
+        said = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").strip("\"'").split())
+        raise runtime.BadInput(
+            f"the configuration, or a --config.<key> on the command line, is wrong: {said}"
+        ) from error
+
+
+def _resolved(argv: list[str]) -> list[str]:
+    """Return the arguments with a shipped configuration's name replaced by its path."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] == "--config":
+            joined[-1] = f"--config={word}"
+        else:
+            joined.append(word)
+    flag = "--config="
+    return [flag + configs.find(word.removeprefix(flag)) if word.startswith(flag) else word for word in joined]
 
 
 def _log_our_own() -> None:

@@ -18,7 +18,8 @@ from ddpm_jax import guidance, losses, process
 from ddpm_jax.datasets.spec import Spec
 from ddpm_jax.schedules import Schedule
 
-Sampler = Callable[..., tuple[Array, Array]]  # a function of samplers.py
+Sampler = Callable[..., tuple[Array, Any]]  # a function of samplers.py
+Observer = Callable[[Array], Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,18 +58,29 @@ class Model:
         predict = functools.partial(self.predict, params)
         return losses.loss_and_error(predict, data, label, t, key, **parts)
 
-    def sampler(self, *, sampler: Sampler, grid: np.ndarray, guided: bool, **_: Any) -> Callable[..., Any]:
+    def sampler(
+        self, *, sampler: Sampler, grid: np.ndarray, guided: bool, observe: Observer | None = None
+    ) -> Callable[..., Any]:
         """Return the compiled (params, labels [n, words], keys [n], weight) -> (pictures, frames).
 
-        Pictures are uint8 [n, h, w, c]; frames [n, f, h, w, c] are each step's estimate of them. Not `guided` means the
-        conditional net alone, one pass instead of two, and no weight.
+        Pictures are uint8 [n, h, w, c]; frames are what `observe` makes of each step's estimate of x_0, stacked (None
+        without it). Not `guided` means the conditional net alone: one pass instead of two, and no weight.
         """
-        one = functools.partial(self.sample, sampler=sampler, grid=grid, guided=guided)
+        one = functools.partial(self.sample, sampler=sampler, grid=grid, guided=guided, observe=observe)
         return jax.jit(jax.vmap(one, in_axes=(None, 0, 0, None)))
 
     def sample(
-        self, params: Any, label: Array, key: Array, weight: Array, *, sampler: Sampler, grid: np.ndarray, guided: bool
-    ) -> tuple[Array, Array]:
+        self,
+        params: Any,
+        label: Array,
+        key: Array,
+        weight: Array,
+        *,
+        sampler: Sampler,
+        grid: np.ndarray,
+        guided: bool,
+        observe: Observer | None,
+    ) -> tuple[Array, Any]:
         """Return one picture, uint8 [h, w, c], under a label [words], and its frames. The key is consumed."""
         predict = functools.partial(self.predict, params)
         raw = guidance.classifier_free(predict, label, weight) if guided else lambda x_t, t: predict(x_t, t, label)
@@ -80,7 +92,7 @@ class Model:
 
         decode = self.target.decode
         last = None if decode is None else lambda x_t, t: decode(raw(x_t, t))
-        how = {"schedule": self.schedule, "grid": grid, "decode": last, "observe": process.to_uint8}
+        how = {"schedule": self.schedule, "grid": grid, "decode": last, "observe": observe}
         x_0, frames = sampler(denoise, x_t, sampler_key, **how)
         return process.to_uint8(x_0), frames
 

@@ -64,9 +64,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.weighting": tuple(losses.WEIGHTINGS),
     "optimizer.decay": ("cosine", "constant"),
     "sampling.sampler": tuple(samplers.SAMPLERS),
+    "checkpoint.best_metric": ("eval/loss",),
 }
-# Keys that may differ between a run and its resume: they change neither the numbers nor the data.
-HARMLESS = ("train.steps", "log.", "checkpoint.", "sampling.", "runtime.", "data.root", "data.storage", "init_from")
+# Keys, and sections, that may differ between a run and its resume. None changes what was trained so far or the data;
+# train.steps moves the end, and with it the rest of a cosine decay.
+HARMLESS = {"train.steps", "train.minutes", "data.root", "data.storage", "init_from"}
+HARMLESS_SECTIONS = ("log.", "checkpoint.", "sampling.", "runtime.")
 
 
 def check(config: ConfigDict) -> None:
@@ -123,7 +126,8 @@ def check_resume(meta: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     Keys that change neither the numbers nor the data (`HARMLESS`) may differ.
     """
     new, old = runtime.flat(meta["config"]), runtime.flat(saved["config"])
-    differing = [key for key in {**old, **new} if new.get(key) != old.get(key) and not key.startswith(HARMLESS)]
+    keys = [key for key in {**old, **new} if key not in HARMLESS and not key.startswith(HARMLESS_SECTIONS)]
+    differing = [key for key in keys if new.get(key) != old.get(key)]
     words = [f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in differing]
     if not words and saved["fingerprint"] != meta["fingerprint"]:
         words = ["the data are not those it was trained on"]

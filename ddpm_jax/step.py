@@ -114,8 +114,9 @@ def eval_step(params: Any, data: Array, label: Array, key: Array, *, loss: Examp
 def summary(losses: Losses) -> dict[str, Array]:
     """Return the mean loss and, for each quarter of t, the sum and the count of the unweighted error."""
     level = jnp.minimum((losses.t * LEVELS).astype(jnp.int32), LEVELS - 1)
-    member = (level[None] == jnp.arange(LEVELS)[:, None]).astype(jnp.float32)  # [levels, b]
-    return {"loss": losses.loss.mean(), "error_sum": member @ losses.error, "error_count": member.sum(axis=1)}
+    member = level[None] == jnp.arange(LEVELS)[:, None]  # [levels, b]
+    error = jnp.where(member, losses.error[None], 0.0).sum(axis=1)
+    return {"loss": losses.loss.mean(), "error_sum": error, "error_count": member.sum(axis=1).astype(jnp.float32)}
 
 
 def _draw(key: Array, n: int) -> tuple[Array, Array]:

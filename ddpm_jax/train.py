@@ -101,18 +101,20 @@ def train(run: Run, workdir: str) -> None:
             step += run.plan.steps_per_dispatch
             log.add(step, found)
             if log.bad_in_row >= run.plan.bad_steps:
+                log.finish(step, "diverged")
                 raise runtime.Diverged(f"{log.bad_in_row} non-finite steps in a row before step {step}; lower the rate")
             for hook in run.hooks:
                 if step % hook.every == 0 or step == total:
-                    log.report(step, *hook.measure(state))
+                    log.report(step, lambda hook=hook, state=state: hook.measure(state))
             if step % run.saves.every == 0 or step == total or stop.requested:
                 writer.flush()  # what a resume from this step keeps must be on disk by then
-                saves.save(step, state, {**run.meta, "journal": log.state()}, log.latest)
+                saves.save(step, state, {**run.meta, "journal": log.state()}, log.measured(step))
             if stop.requested and step < total:
                 saves.wait()
+                log.finish(step, "stopped")
                 raise runtime.Stopped(f"{stop.requested}: step {step} of {total} is saved in {folder / str(step)}")
         saves.wait()  # which reads the save back and compares
-        log.finish(step)
+        log.finish(step, "done")
     logging.info("done: step %d is saved and verified in %s", total, folder / str(total))
 
 
@@ -129,6 +131,9 @@ def start(run: Run, saves: checkpoint.Checkpointer, folder: pathlib.Path) -> tup
         if newest > run.plan.steps:
             raise runtime.BadInput(f"train.steps is {run.plan.steps}, but step {newest} is done; give {newest} or more")
         state = state._replace(total=jnp.asarray(run.plan.steps, jnp.int32, device=state.total.sharding))
+    left = int(state.total) - newest
+    if left % run.plan.steps_per_dispatch:
+        raise runtime.BadInput(f"the {left} steps left are no multiple of train.steps_per_dispatch; change train.steps")
     logging.info("resuming at step %d of %d: the newest whole checkpoint here", newest, int(state.total))
     return state, meta
 

@@ -38,7 +38,12 @@ def train(workdir: str, minutes: float) -> int:
         f"--config.train.minutes={minutes}",
     ]
     print("python", *command, flush=True)
-    return subprocess.run([sys.executable, *command], check=False).returncode
+    job = subprocess.Popen([sys.executable, *command])
+    while True:
+        try:
+            return job.wait()
+        except KeyboardInterrupt:  # the job has it too: it saves and ends by itself
+            continue
 
 
 def show(workdir: str) -> None:
@@ -54,15 +59,18 @@ def show(workdir: str) -> None:
     right = (pictures.reshape(drawn.shape) == drawn).all(axis=(1, 2, 3))
     print(f"\n{right.sum()} of {len(right)} cells ({right.mean():.0%}) equal the exact drawing, pixel for pixel")
     print(f"pictures: {grid} and {gif}")
-    print("next, your own words (or a bigger job: python -m ddpm_jax.main --config=punks_cfg --workdir=workdir/punks):")
-    print(f'  python scripts/sample.py --checkpoint={workdir} --label="Cat, Wizard Hat, Pipe" --out={workdir}/cats.png')
+    print("next, your own words (or a bigger job: --config=punks_cfg):")
+    command = f'scripts/sample.py --checkpoint={workdir} --label="Cat, Wizard Hat, Pipe" --out={workdir}/cats.png'
+    print(f"  {sys.executable} {command}")
 
 
 def run(argv: list[str] | None = None) -> int:
     """Run the demo and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", default="workdir/demo")
-    parser.add_argument("--minutes", type=float, default=2.0, help="of training (default 2)")
+    parser.add_argument(
+        "--minutes", type=float, default=2.2, help="of training (default 2.2); a run once begun keeps its length"
+    )
     args = parser.parse_args(argv)
     began = time.monotonic()
     code = train(args.workdir, args.minutes)

@@ -8,15 +8,24 @@ One label, or a grid of labels ("|" between them):
 
 import argparse
 import sys
+from typing import NoReturn
 
 from absl import logging
 
 from ddpm_jax import generator, recipes, runtime
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are sentences like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise BadInput instead of printing the usage."""
+        raise runtime.BadInput(message)
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--checkpoint", required=True, help="a workdir, one of its checkpoints/<step>, or a released model's name")
     add("--label", default="", help='words, "-" before a word that must not be there: "Female, Mohawk, -Pipe"')
@@ -74,6 +83,9 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return int(runtime.Exit.BAD_INPUT)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return int(runtime.Exit.STORAGE)
     return 0
 
 

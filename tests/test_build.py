@@ -60,3 +60,13 @@ def test_transplanting_moves_words_by_name_and_lists_what_is_fresh():
     assert params["label_in"]["kernel"].ravel().tolist() == [2, 1, 0, 4, 3, 0]
     assert params["stem"].all() and not params["out"].any()
     assert set(fresh) == {"out", "extra", "word_maps/present[Dog]", "label_in/kernel[Dog]"}
+
+
+def test_a_model_that_is_shown_no_label_has_no_words():
+    run = build.build(tiny_config(masks__none=1.0, masks__subset=0.0))
+    assert run.meta["spec"]["labels"] == [] and "label_in" not in run.abstract.params
+
+
+def test_parts_of_a_batch_are_named_when_they_do_not_divide():
+    with pytest.raises(ValueError, match=r"of 16 images in 16 parts, each part: batch_size 1 is not divisible by 2"):
+        build.build(tiny_config(train__accumulate=16))

@@ -202,6 +202,11 @@ def test_the_vmapped_net_equals_the_batched_one_in_numbers_and_flops():
         ((28, 28, 1), {"multipliers": (1, 1, 1, 1)}, "28 is not divisible by 8; use at most 3 levels"),
         ((24, 24, 3), {"stem": 2, "multipliers": (1, 1, 1, 1, 1)}, "24 is not divisible by 32; use at most 3 levels"),
         ((24, 24, 3), {"stem": 5}, "net.stem 5 does not divide the image size 24; use 1"),
+        (
+            (24, 24, 3),
+            {"channels": 56, "groups": 8, "attention": (24,), "attention_head": 18},
+            "56 channels do not divide into 3 attention heads; change net.attention_head",
+        ),
         ((24, 24, 3), {"channels": 20, "groups": 8}, "net.groups 8 does not divide the 20 channels of a level"),
     ],
 )

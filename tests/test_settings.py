@@ -73,5 +73,8 @@ def test_another_run_is_refused_by_its_first_differences():
         settings.check_resume(meta, saved)
     with pytest.raises(runtime.BadInput, match=r"the data are not those it was trained on"):
         settings.check_resume(meta, {**meta, "fingerprint": "b"})
+    other = {"config": config(net__channels=32, train__steps_per_dispatch=2).to_dict(), "fingerprint": "a"}
+    with pytest.raises(runtime.BadInput, match=r"train.steps_per_dispatch was 2 and is 1"):
+        settings.check_resume(meta, other)
     harmless = {"config": config(net__channels=32, train__steps=7, log__every=10).to_dict(), "fingerprint": "a"}
     settings.check_resume(meta, harmless)

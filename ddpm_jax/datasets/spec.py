@@ -142,6 +142,12 @@ def fingerprint(spec: Spec, images: np.ndarray | Source, labels: np.ndarray, tra
     return digest.hexdigest()
 
 
+def without_labels(data: Dataset) -> Dataset:
+    """The same pictures for a model that is told nothing of them: no words at all."""
+    spec = dataclasses.replace(data.spec, labels=LabelSpace())
+    return dataclasses.replace(data, spec=spec, labels=data.labels[:, :0])
+
+
 def pairs_seen(labels: np.ndarray) -> str:
     """Which words occur together in complete labels int8 [n, w]: the bits of a [w, w] matrix, as hex."""
     present = (labels > 0).astype(np.float32)

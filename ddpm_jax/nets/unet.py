@@ -106,7 +106,14 @@ class UNet(nn.Module):
 
 
 def check_shape(
-    shape: tuple[int, int, int], *, multipliers: Sequence[int], stem: int, channels: int, groups: int
+    shape: tuple[int, int, int],
+    *,
+    multipliers: Sequence[int],
+    stem: int,
+    channels: int,
+    groups: int,
+    attention: Sequence[int] = (),
+    attention_head: int = 1,
 ) -> None:
     """Raise ValueError, in one sentence, unless images of `shape` pass the stem and all levels without remainder."""
     for size in shape[:2]:
@@ -117,6 +124,10 @@ def check_shape(
             levels = next(n for n in range(len(multipliers), 0, -1) if size % (stem * 2 ** (n - 1)) == 0)
             plural = "level" if levels == 1 else "levels"
             raise ValueError(f"{size} is not divisible by {factor}; use at most {levels} {plural} in net.multipliers")
-    for multiplier in multipliers:
-        if channels * multiplier % groups:
-            raise ValueError(f"net.groups {groups} does not divide the {channels * multiplier} channels of a level")
+    for level, multiplier in enumerate(multipliers):
+        width = channels * multiplier
+        if width % groups:
+            raise ValueError(f"net.groups {groups} does not divide the {width} channels of a level")
+        heads = max(1, width // attention_head)
+        if shape[0] // (stem * 2**level) in attention and width % heads:
+            raise ValueError(f"{width} channels do not divide into {heads} attention heads; change net.attention_head")
