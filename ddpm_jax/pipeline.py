@@ -6,7 +6,7 @@ ones are read ahead by a thread. Both follow the same plan, so both give the sam
 
 import collections
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import NamedTuple
 
@@ -135,7 +135,7 @@ def gather(images: Shaped[Array, "n ..."], example: Int[Array, "b"], label: Int[
 
 
 def stream(
-    dataset: Dataset, planner: "jax.stages.Wrapped", start: int, stop: int, sharding: jax.sharding.Sharding
+    dataset: Dataset, planner: Callable[[int], tuple[Array, Array]], start: int, stop: int, sharding: jax.sharding.Sharding
 ) -> Iterator[Batch]:
     """Yield the batches of steps start..stop-1, read and moved to the devices by a thread, `AHEAD` of their use.
 

@@ -40,6 +40,7 @@ def test_times_are_one_in_each_stratum_and_never_zero():
 
 def test_a_step_goes_downhill_and_counts():
     now, advance = make()
+    found = {}
     for i in range(5):
         now, found = advance(now, *batch(), jax.random.key(i))
     assert int(now.step) == int(now.updates) == 5 and float(now.params["w"][0]) > 0.3
