@@ -19,6 +19,7 @@ from ddpm_jax import labels
 from ddpm_jax.datasets.spec import Dataset, Source
 
 Values = np.ndarray | Array  # on the host, or on the devices
+Planner = Callable[[int], tuple[Array, Array]]  # step -> (examples [b], labels [b, words])
 AHEAD = 3  # batches that a stream reads before they are asked for
 ROUNDS = 4  # of the Feistel network; 4 make a permutation look random (Luby & Rackoff 1988)
 
@@ -135,7 +136,7 @@ def gather(images: Shaped[Array, "n ..."], example: Int[Array, "b"], label: Int[
 
 
 def stream(
-    dataset: Dataset, planner: Callable[[int], tuple[Array, Array]], start: int, stop: int, sharding: jax.sharding.Sharding
+    dataset: Dataset, planner: Planner, start: int, stop: int, sharding: jax.sharding.Sharding
 ) -> Iterator[Batch]:
     """Yield the batches of steps start..stop-1, read and moved to the devices by a thread, `AHEAD` of their use.
 
