@@ -3,6 +3,8 @@
 Run it:
 
     python -m ddpm_jax.main --config=configs/mnist_cfg.py --workdir=workdir/mnist
+
+@@RATE@@
 """
 
 from ml_collections import ConfigDict

@@ -3,6 +3,8 @@
 Run it:
 
     python -m ddpm_jax.main --config=configs/mnist_classes_cfg.py --workdir=workdir/mnist_classes
+
+@@RATE@@
 """
 
 from ml_collections import ConfigDict

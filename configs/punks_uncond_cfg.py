@@ -3,6 +3,8 @@
 Run it:
 
     python -m ddpm_jax.main --config=configs/punks_uncond_cfg.py --workdir=workdir/punks_uncond
+
+@@RATE@@
 """
 
 from ml_collections import ConfigDict

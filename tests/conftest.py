@@ -11,6 +11,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests build the same small runs again and again: what one has compiled the others (and the next session) read.
 CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_disable_most_optimizations", True)  # tests compile much and compute little
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 CORE = ("schedules", "process", "losses", "samplers", "guidance")
