@@ -11,7 +11,7 @@ from conftest import CACHE
 TINY = """
 from conftest import tiny_config
 def get_config():
-    return tiny_config(train__steps=400, log__sample_every=400)
+    return tiny_config(train__steps=60, log__sample_every=60, log__eval_every=30, checkpoint__every=30)
 """
 
 
@@ -53,5 +53,5 @@ def test_a_terminated_run_says_where_it_stopped_and_goes_on(tmp_path):
     assert job.returncode == 75 and "SIGTERM: step" in rest and "is saved in" in rest
     done = subprocess.run(**command(tmp_path), timeout=120)
     assert done.returncode == 0
-    assert "resuming at step" in done.stderr and "done: step 400 is saved and verified" in done.stderr
+    assert "resuming at step" in done.stderr and "done: step 60 is saved and verified" in done.stderr
     assert "orbax" not in done.stderr.lower()
