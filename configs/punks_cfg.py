@@ -19,5 +19,5 @@ def get_config() -> ConfigDict:
     config.data.name = "punks"
     config.data.holdout = "iid"
     config.loss.target = "palette"
-    config.train.steps = 5_000
+    config.train.steps = 9_000
     return config

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import (
     checkpoint,
     datasets,
+    hooks,
     losses,
     model,
     nets,
@@ -37,7 +38,6 @@ from ddpm_jax.datasets.spec import Dataset, Spec, pairs_seen, without_labels
 from ddpm_jax.nets import unet
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-EVALUATED, PICTURED = 256, 16  # held-out images whose loss is measured, and whose labels are sampled, while training
 
 
 def make_model(config: Mapping[str, Any], spec: Spec) -> model.Model:
@@ -96,7 +96,7 @@ def build(config: ConfigDict) -> train.Run:
         abstract=runtime.placed(jax.eval_shape(fresh, 1), runtime.replicate(over)),
         feed=feed,
         advance=advance,
-        hooks=make_hooks(parts, log, make_sampling(**values["sampling"])),
+        hooks=hooks.make(built, dataset, parts.key, over, log=log, **make_sampling(**values["sampling"])),
         plan=plan,
         log=log,
         saves=train.Saves(**values["checkpoint"]),
@@ -178,8 +178,9 @@ def resident_steps(parts: Parts) -> tuple[Any, Any]:
 
     def one(now: state.TrainState, arrays: Any) -> tuple[state.TrainState, dict[str, jax.Array]]:
         images, table = arrays
-        example, label = parts.planner(table, now.step)
-        batch = jax.lax.with_sharding_constraint(pipeline.gather(images, example, label), split)
+        # The plan is small: made whole on every device, its loop needs no word from the others.
+        plan = jax.lax.with_sharding_constraint(parts.planner(table, now.step), runtime.replicate(parts.over))
+        batch = jax.lax.with_sharding_constraint(pipeline.gather(images, *plan), split)
         return parts.step(now, batch)
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -220,32 +221,6 @@ def make_sampling(*, sampler: str, steps: int, guidance: float) -> dict[str, Any
     """Return how pictures are made: the sampler's function, its grid of times, and the guidance weight."""
     grid = schedules.linear_grid(steps)
     return {"sampler": samplers.SAMPLERS[sampler], "grid": grid, "guidance": guidance}
-
-
-def make_hooks(parts: Parts, log: train.Log, sampling: dict[str, Any]) -> tuple[train.Hook, ...]:
-    """Return what is measured now and then: the held-out loss, and a grid of samples for held-out labels."""
-    dataset = parts.dataset
-    if not dataset.heldout.size:
-        logging.warning("nothing is held out: eval/loss is measured on training images")
-    chosen = (dataset.heldout if dataset.heldout.size else dataset.train)[:EVALUATED]
-    chosen = chosen[: len(chosen) // parts.over.size * parts.over.size]
-    label = dataset.labels[chosen]
-    batch = jax.device_put((dataset.images[chosen], label), runtime.shard(parts.over))
-    key = jax.random.fold_in(parts.key, 2)
-    evaluate = jax.jit(functools.partial(step.eval_step, loss=parts.model.eval_loss))
-
-    def measure_loss(now: state.TrainState) -> tuple[dict[str, float], dict[str, Any]]:
-        return {"eval/loss": float(evaluate(now.ema, *batch, key)["loss"])}, {}
-
-    pictures = label[:PICTURED]
-    guided = parts.dataset.spec.labels.size > 0 and sampling["guidance"] != 1.0
-    draw = parts.model.sampler(sampler=sampling["sampler"], grid=sampling["grid"], guided=guided)
-    keys = jax.random.split(jax.random.fold_in(parts.key, 3), len(pictures))
-
-    def measure_samples(now: state.TrainState) -> tuple[dict[str, float], dict[str, Any]]:
-        return {}, {"samples": np.asarray(draw(now.ema, pictures, keys, sampling["guidance"])[0])}
-
-    return train.Hook(log.eval_every, measure_loss), train.Hook(log.sample_every, measure_samples)
 
 
 def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,8 +94,7 @@ class Generator:
     def _render(self, vectors: np.ndarray, seed: int, how: dict[str, Any], frames: bool = False) -> np.ndarray:
         """Return pictures [N, h, w, c], or their frames [N, steps, h, w, c], for labels [N, words], by buckets."""
         _check_range("seed", seed, 0, 2**32 - 1)
-        guided = self.spec.labels.size > 0 and how["guidance"] != 1.0
-        draw = self._compiled(how["sampler"], how["steps"], guided, frames)
+        draw = self._compiled(how["sampler"], how["steps"], self.model.guided(how["guidance"]), frames)
         made = []
         for start in range(0, len(vectors), BUCKETS[-1]):
             part = vectors[start : start + BUCKETS[-1]]

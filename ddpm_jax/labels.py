@@ -1,8 +1,7 @@
 """Labels in three states: words people write on one side, int8 vectors that nets read on the other.
 
 A vector has one entry a word: +1 the word is present, -1 it is absent, 0 nothing is said about it, so that "any hat"
-differs from "no hat". The training masks at the end of the file never depend on a value that they hide: they pick words
-by identity. Keeping "a few of the present words" instead would tell the net, by what is missing, how many there are.
+differs from "no hat".
 """
 
 import dataclasses
@@ -11,8 +10,6 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 Label = str | Mapping[str, Any] | np.ndarray | None
@@ -113,7 +110,7 @@ class LabelSpace:
         else:
             vector = _from_array(self, label)
         _check_exclusive(self, vector)
-        absent = _implied_absent(self, vector) | (complete & (vector == 0))
+        absent = implied_absent(self, vector) | (complete & (vector == 0))
         return np.where(absent, -1, vector).astype(np.int8)
 
     def format(self, vector: np.ndarray, *, complete: bool = False) -> str:
@@ -124,7 +121,7 @@ class LabelSpace:
         vector = self.parse(np.asarray(vector))
         if complete and (vector == 0).any():
             raise ValueError(f"the label is not complete: it leaves {self.words[vector.tolist().index(0)]!r} open")
-        said = (vector > 0) | ((vector < 0) & ~_implied_absent(self, vector) & (not complete))
+        said = (vector > 0) | ((vector < 0) & ~implied_absent(self, vector) & (not complete))
         terms = ["-" * int(vector[i] < 0) + self.words[i] for i in np.flatnonzero(said)]
         return ", ".join(terms) or ("" if complete else "any")
 
@@ -141,41 +138,7 @@ class LabelSpace:
         return cls(tuple(KINDS[group["kind"]](group["name"], tuple(group["words"])) for group in groups))
 
 
-def reveal(space: LabelSpace, label: jax.Array, keep: jax.Array) -> jax.Array:
-    """Return the int8 vector [size] that shows the kept words of one label, and what these alone imply.
-
-    A kept +1 of a Categorical sets the group's other words to -1. Pure; jit it with `space` static, vmap over the rest.
-    """
-    shown = jnp.where(keep, label, 0).astype(jnp.int8)
-    return jnp.where(_implied_absent(space, shown), -1, shown).astype(jnp.int8)
-
-
-def subset_mask(key: jax.Array, size: int) -> jax.Array:
-    """Return bool [size], the words to keep: half of the time 1, 2 or 3 of them, else each at one rate u ~ U(0, 1).
-
-    Words are picked by identity alone. Any example may be masked so, provided it was drawn without regard to its label.
-    """
-    choice, order, each = jnp.split(jax.random.uniform(key, (3 + 2 * size,)), (3, 3 + size))
-    return _first_or_rate(choice, order, each)
-
-
-def subset_mask_with(key: jax.Array, size: int, first: jax.Array | int) -> jax.Array:
-    """Return bool [size] like `subset_mask` that always keeps word `first`, counted among the 1, 2 or 3.
-
-    For examples drawn because they have a word: draw the word, then uniformly an example in which it is +1, then keep
-    that word and this mask's others. Without `first` kept, its presence would be hidden but not unknown.
-    """
-    choice, order, each = jnp.split(jax.random.uniform(key, (3 + 2 * size,)), (3, 3 + size))
-    return _first_or_rate(choice, order.at[first].set(-1.0), each.at[first].set(-1.0))
-
-
-def _first_or_rate(choice: jax.Array, order: jax.Array, each: jax.Array) -> jax.Array:
-    """Keep the 1, 2 or 3 words of smallest order, or the words below a rate: bool [size], from uniform numbers."""
-    rank = jnp.sum(order[:, None] > order[None, :], axis=1)
-    return jnp.where(choice[0] < 0.5, rank <= 3 * choice[1], each < choice[2])
-
-
-def _implied_absent(space: LabelSpace, vector: Any) -> Any:
+def implied_absent(space: LabelSpace, vector: Any) -> Any:
     """Say which words are absent because another of their Categorical is present: bool [size], NumPy or jax."""
     return ((vector > 0)[:, None] & space.rivals).any(axis=0)
 
@@ -226,7 +189,7 @@ def _nearest(word: str, known: Iterable[str]) -> list[str]:
 
 def _check_exclusive(space: LabelSpace, vector: np.ndarray) -> None:
     """Refuse two present words of one Categorical."""
-    clash = np.flatnonzero((vector > 0) & _implied_absent(space, vector))
+    clash = np.flatnonzero((vector > 0) & implied_absent(space, vector))
     if clash.size:
         one, two = (space.words[i] for i in clash[:2])
         noun = _singular(space.owners[clash[0]].name)

@@ -7,6 +7,11 @@ import os
 import sys
 from pathlib import Path
 
+from ddpm_jax import processes
+
+if __name__ == "__main__":
+    processes.use_huge_pages()  # before the slow imports, which would run twice
+
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags

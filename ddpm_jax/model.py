@@ -58,6 +58,10 @@ class Model:
         predict = functools.partial(self.predict, params)
         return losses.loss_and_error(predict, data, label, t, key, **parts)
 
+    def guided(self, weight: float) -> bool:
+        """Say whether a guidance weight asks for the unconditional pass too; weight 1 is the conditional net alone."""
+        return self.spec.labels.size > 0 and weight != 1.0
+
     def sampler(
         self, *, sampler: Sampler, grid: np.ndarray, guided: bool, observe: Observer | None = None
     ) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, Shaped
 
-from ddpm_jax import labels
+from ddpm_jax import labels, masking
 from ddpm_jax.datasets.spec import Dataset, Source
 
 Values = np.ndarray | Array  # on the host, or on the devices
@@ -123,11 +123,11 @@ def _masked(
     i = jax.random.randint(word_key, (), 0, table.words.shape[0])
     member = table.members[table.starts[i] + jax.random.randint(member_key, (), 0, table.counts[i])]
     example = jnp.where(favour, member, example)
-    some = labels.subset_mask(subset_key, space.size)
-    with_word = labels.subset_mask_with(subset_key, space.size, table.words[i])
+    some = masking.subset(subset_key, space.size)
+    with_word = masking.subset_with(subset_key, space.size, table.words[i])
     keep = jnp.where(favour, with_word, some)
     keep = jnp.where(kind < masks.subset, keep, kind >= masks.subset + masks.none)
-    return example, labels.reveal(space, table.labels[example], keep)
+    return example, masking.reveal(space, table.labels[example], keep)
 
 
 def gather(images: Shaped[Array, "n ..."], example: Int[Array, "b"], label: Int[Array, "b words"]) -> Batch:

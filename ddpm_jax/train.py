@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -105,7 +106,7 @@ def train(run: Run, workdir: str) -> None:
                 raise runtime.Diverged(f"{log.bad_in_row} non-finite steps in a row before step {step}; lower the rate")
             for hook in run.hooks:
                 if step % hook.every == 0 or step == total:
-                    log.report(step, lambda hook=hook, state=state: hook.measure(state))
+                    log.report(step, functools.partial(hook.measure, state))
             if step % run.saves.every == 0 or step == total or stop.requested:
                 writer.flush()  # what a resume from this step keeps must be on disk by then
                 saves.save(step, state, {**run.meta, "journal": log.state()}, log.measured(step))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax import labels
+from ddpm_jax import masking
 from ddpm_jax.datasets import avatar_art, avatars
 
 WORDS = avatars.LABELS.words
@@ -249,7 +249,7 @@ def drawn(scheme, count=100_000):
 
     def one(key):
         example, keep = scheme(rows, key)
-        return example, labels.reveal(avatars.LABELS, rows.labels[example], keep)
+        return example, masking.reveal(avatars.LABELS, rows.labels[example], keep)
 
     examples, shown = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), count))
     return avatars.chosen()[np.asarray(examples)], np.asarray(shown)
@@ -268,13 +268,13 @@ def with_word(rows, key):
 
 def by_identity(rows, key):
     example_key, mask_key = jax.random.split(key)
-    return any_example(rows, example_key), labels.subset_mask(mask_key, len(rows.counts))
+    return any_example(rows, example_key), masking.subset(mask_key, len(rows.counts))
 
 
 def by_identity_with_word(rows, key):
     example_key, mask_key = jax.random.split(key)
     example, word = with_word(rows, example_key)
-    return example, labels.subset_mask_with(mask_key, len(rows.counts), word)
+    return example, masking.subset_with(mask_key, len(rows.counts), word)
 
 
 def few_present_words(rows, key):
@@ -289,7 +289,7 @@ def few_present_words(rows, key):
 def hidden_first_word(rows, key):
     """Wrong as well: the example has a word drawn first, which the mask may then hide."""
     example_key, mask_key = jax.random.split(key)
-    return with_word(rows, example_key)[0], labels.subset_mask(mask_key, len(rows.counts))
+    return with_word(rows, example_key)[0], masking.subset(mask_key, len(rows.counts))
 
 
 def deviations(full, shown, least=300):

@@ -20,14 +20,14 @@ STDLIB = set(sys.stdlib_module_names)
 # Slow to import or not everywhere at hand: never at the top of a file of the package.
 INSIDE_FUNCTIONS = set("PIL array_record clu etils orbax tensorboard tensorflow_datasets tensorstore".split())
 
-L0 = set("schedules process losses samplers guidance edit likelihood labels".split())
+L0 = set("schedules process losses samplers guidance edit likelihood labels masking".split())
 L1 = {"nets"}
 L2 = {"datasets", "pipeline"}
 L3 = {"model", "state", "step"}
 BELOW_L4 = L0 | L1 | L2 | L3
 FILES_OF_L4 = set("checkpoint archive metrics events images runtime processes journal train".split())
 L4 = FILES_OF_L4 | {"evaluation"}
-L5 = {"settings", "build", "generator", "recipes", "export", "topology"}
+L5 = {"settings", "hooks", "build", "generator", "recipes", "export", "topology"}
 SCRIPTS = "demo prepare_data sample evaluate benchmark check export dashboard"
 EFFECTS = STDLIB | NUMERIC | BELOW_L4 | FILES_OF_L4 | {"absl"}
 
@@ -42,10 +42,11 @@ class Row(NamedTuple):
 TABLE = [
     Row("schedules", PURE | NUMERIC),
     Row("process losses samplers guidance edit likelihood", PURE | NUMERIC | L0),
-    Row("labels", PURE | NUMERIC),
+    Row("labels", PURE | {"numpy"}),
+    Row("masking", PURE | NUMERIC | {"labels"}),
     Row("nets/", PURE | NUMERIC | {"flax.linen"}),
     Row("datasets/", STDLIB | {"numpy", "labels", "PIL", "array_record", "tensorflow_datasets"}),
-    Row("pipeline", STDLIB | NUMERIC | {"labels", "datasets"}),
+    Row("pipeline", STDLIB | NUMERIC | {"labels", "masking", "datasets"}),
     Row("model", PURE | NUMERIC | L0 | {"flax.linen", "datasets"}),
     Row("state step", PURE | NUMERIC | L0 | {"optax"}),
     Row("checkpoint archive", EFFECTS | {"etils", "orbax", "tensorstore"}),
@@ -53,13 +54,25 @@ TABLE = [
     Row("images", EFFECTS | {"PIL"}),
     Row("runtime processes journal train", EFFECTS),
     Row("evaluation/", EFFECTS | {"PIL", "flax.linen", "optax"}),
-    Row("settings build", EFFECTS | {"configs", "evaluation", "ml_collections", "optax"}),
+    Row("hooks", EFFECTS | {"evaluation"}),
+    Row("settings build", EFFECTS | {"hooks"} | {"configs", "evaluation", "ml_collections", "optax"}),
     Row("generator", EFFECTS | {"evaluation", "build"}),
     Row("recipes export topology", EFFECTS | {"evaluation", "build", "generator"}),
     Row("configs/", STDLIB),
     Row(
         "main",
-        STDLIB | {"absl", "jax", "ml_collections.config_flags", "configs", "settings", "runtime", "build", "train"},
+        STDLIB
+        | {
+            "absl",
+            "jax",
+            "ml_collections.config_flags",
+            "configs",
+            "settings",
+            "runtime",
+            "processes",
+            "build",
+            "train",
+        },
     ),
     Row(
         "dashboard/",

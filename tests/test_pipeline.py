@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax import labels, pipeline, runtime
+from ddpm_jax import labels, masking, pipeline, runtime
 from ddpm_jax.datasets import spec
 
 SPACE = labels.LabelSpace((labels.Categorical("kind", ("Cat", "Dog", "Bird")), labels.Flags("has", ("Hat", "Pipe"))))
@@ -77,7 +77,7 @@ def test_what_is_hidden_has_its_exact_frequencies_given_what_is_shown():
     label = examples(50)
     example, shown = (np.asarray(part) for part in planner(label, 200_000)(step=jnp.int32(0)))
     for word, state, other in ((4, 1, 3), (3, 1, 0), (3, -1, 4), (0, 1, 3)):
-        request = np.asarray(labels.reveal(SPACE, jnp.asarray(label[0] * 0 + state), jnp.arange(5) == word))
+        request = np.asarray(masking.reveal(SPACE, jnp.asarray(label[0] * 0 + state), jnp.arange(5) == word))
         chosen = example[(shown == request).all(axis=1)]
         expected = (label[label[:, word] == state, other] > 0).mean()
         error = np.sqrt(expected * (1 - expected) / len(chosen))

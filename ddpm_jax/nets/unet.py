@@ -97,11 +97,14 @@ class UNet(nn.Module):
         """Read out each pixel: directly, or through `head_channels` features that all stem pixels classify alike."""
         x = nn.silu(blocks.GroupNorm(self.groups, name="norm_out")(x))
         pixel_channels = self.head_channels or self.out_channels
-        init = nn.initializers.lecun_normal() if self.head_channels else nn.initializers.zeros
+        zeros = nn.initializers.zeros
+        init = nn.initializers.lecun_normal() if self.head_channels else zeros
         x = nn.Conv(self.stem**2 * pixel_channels, (3, 3), kernel_init=init, dtype=self.dtype, name="out")(x)
         x = blocks.depth_to_space(x, self.stem)  # [h, w, pixel_channels]
         if self.head_channels:
-            x = nn.Dense(self.out_channels, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="classify")(x)
+            # Without a bias, one pass less over the largest array of the net: the features have one already.
+            classify = nn.Dense(self.out_channels, use_bias=False, dtype=self.dtype, name="classify", kernel_init=zeros)
+            x = classify(x)
         return x.astype(jnp.float32)
 
 
