@@ -26,8 +26,8 @@ from ddpm_jax import (
     model,
     nets,
     pipeline,
+    requests,
     runtime,
-    samplers,
     schedules,
     settings,
     state,
@@ -96,7 +96,7 @@ def build(config: ConfigDict) -> train.Run:
         abstract=runtime.placed(jax.eval_shape(fresh, 1), runtime.replicate(over)),
         feed=feed,
         advance=advance,
-        hooks=hooks.make(built, dataset, parts.key, over, log=log, **make_sampling(**values["sampling"])),
+        hooks=hooks.make(built, dataset, parts.key, over, log=log, asked=requests.settle({}, values["sampling"])),
         plan=plan,
         log=log,
         saves=train.Saves(**values["checkpoint"]),
@@ -215,12 +215,6 @@ def streamed_steps(parts: Parts) -> tuple[Any, Any]:
 
 def _with_axis(now: state.TrainState, found: dict[str, jax.Array]) -> tuple[state.TrainState, dict[str, jax.Array]]:
     return now, jax.tree.map(lambda x: x[None], found)
-
-
-def make_sampling(*, sampler: str, steps: int, guidance: float) -> dict[str, Any]:
-    """Return how pictures are made: the sampler's function, its grid of times, and the guidance weight."""
-    grid = schedules.linear_grid(steps)
-    return {"sampler": samplers.SAMPLERS[sampler], "grid": grid, "guidance": guidance}
 
 
 def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:

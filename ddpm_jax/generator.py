@@ -3,126 +3,229 @@
 import functools
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from absl import logging
-from jaxtyping import Array, UInt8
+from jaxtyping import Bool, Float, UInt8
 
-from ddpm_jax import build, checkpoint, model, process, runtime, samplers, schedules
-from ddpm_jax.datasets.spec import Spec, unseen_pairs
+from ddpm_jax import build, edit, engine, guidance, loaded, requests, runtime
 from ddpm_jax.labels import Label
+from ddpm_jax.requests import How, check_range
 
-BUCKETS = (1, 16, 64)  # numbers of pictures that are made at once; a call is padded to one of them
-MAX_PICTURES = 100_000
+Labels = Label | Sequence[Label]
+Pictures = UInt8[np.ndarray, "n h w c"]
+Picture = UInt8[np.ndarray, "h w c"]
 
 
-class Generator:
+class Generator(loaded.Loaded):
     """A trained model, ready to sample. Make one with `load`.
 
     Attributes: `params` the parameters in use, `spec` the pictures' shape, palette and words, `meta` the checkpoint's
     description, `path` where it lies, `which` "ema" or "raw".
-    """
 
-    def __init__(self, path: Path, which: str) -> None:
-        """Read a checkpoint's description and its parameters, verified; nothing else of it."""
-        self.path, self.which = path, which
-        self.meta = checkpoint.read_meta(path)
-        self.spec = Spec.from_json(self.meta["spec"])
-        self.params: Any = jax.tree.map(
-            jnp.asarray, checkpoint.load_arrays(path, "ema" if which == "ema" else "params")
-        )
-        self.model = build.make_model(self.meta["config"], self.spec)
-        self.defaults: dict[str, Any] = self.meta["config"]["sampling"]
-        self._compiled = functools.cache(self._compile)
+    In every method a label is words ("Female, Mohawk, -Pipe"), a dict, a three-state vector or None (anything), and
+    `complete` means that every word not named is absent. `how` (see `requests.How`) are sampler, steps, guidance and
+    the like, the checkpoint's unless given. All raise ValueError for unknown words, names and numbers out of range.
+
+    >>> import ddpm_jax
+    >>> punks = ddpm_jax.load("workdir/punks")  # doctest: +SKIP
+    >>> punks.sample(["Zombie", "Ape, Beanie"], n=4, steps=5).shape  # doctest: +SKIP
+    (8, 24, 24, 3)
+    """
 
     def sample(
         self,
-        labels: Label | Sequence[Label] = None,
+        labels: Labels = None,
         *,
         n: int = 1,
         complete: bool = False,
         seed: int = 0,
-        sampler: str = "",
-        steps: int | None = None,
-        guidance: float | None = None,
         snap: bool = False,
-    ) -> UInt8[np.ndarray, "N h w c"]:
-        """Return n pictures for each label, uint8 [N, h, w, c], label by label.
+        **how: Unpack[How],
+    ) -> Pictures:
+        """Return n pictures for each label (one or a list of them), uint8 [N, h, w, c], label by label.
 
-        A label is words ("Female, Mohawk, -Pipe"), a dict, a three-state vector or None (anything); a list of them is
-        several. `complete` means that every word not named is absent. `sampler`, `steps` (net evaluations) and
-        `guidance` (0 unconditional, 1 conditional, more exaggerates) are the checkpoint's unless given. `snap` moves
-        each pixel to the nearest palette colour. Picture i depends on (seed, i) and its label alone.
-
-        Raises ValueError for unknown words, samplers and numbers out of range.
+        `snap` moves each pixel to the nearest palette colour. Picture i depends on (seed, i) and its label alone.
         """
-        if snap and self.spec.palette is None:
-            raise ValueError(f"{self.spec.name} has no palette to snap to; leave snap out")
         vectors = self.vectors(labels, n=n, complete=complete)
-        pictures = self._render(vectors, seed, self.settings(sampler=sampler, steps=steps, guidance=guidance))
-        return model.snap(pictures, self.spec.palette) if snap and self.spec.palette is not None else pictures
+        return self.snapped(self.render(vectors, engine.places(len(vectors), seed), self.settings(**how)), snap)
 
     def trajectory(
+        self, labels: Labels = None, *, n: int = 1, complete: bool = False, seed: int = 0, **how: Unpack[How]
+    ) -> UInt8[np.ndarray, "n f h w c"]:
+        """Return each evaluation's estimate of the pictures that `sample` makes of the same arguments, in order."""
+        vectors, asked = self.vectors(labels, n=n, complete=complete), self.settings(**how)
+        at = engine.places(len(vectors), seed)
+        guide, rows = self.guides(asked, vectors), requests.rows(asked, self.model.schedule)
+        return self.engine.frames(self.nets, guide, self.engine.noise(at), at, rows)
+
+    def grid(
         self,
-        labels: Label | Sequence[Label] = None,
+        rows: Sequence[Label],
+        columns: Sequence[Label],
         *,
+        same_noise: bool = False,
+        complete: bool = False,
+        **how: Any,
+    ) -> UInt8[np.ndarray, "r c h w channels"]:
+        """Return a picture for each row's words together with each column's; `how` also takes `seed` and `snap`.
+
+        With `same_noise` all cells start from the same noise and differ by their words alone.
+        """
+        parse = functools.partial(self.spec.labels.parse, complete=False)
+        cells = [self.joined(parse(row), parse(column)) for row in rows for column in columns]
+        if same_noise:
+            pictures = self._same_noise(cells, complete=complete, **how)
+        else:
+            pictures = self.sample(cells, complete=complete, **how)
+        return pictures.reshape(len(rows), len(columns), *pictures.shape[1:])
+
+    def variations(
+        self,
+        label: Label,
+        *,
+        n: int = 8,
+        spread: float = 0.4,
+        complete: bool = False,
+        seed: int = 0,
+        **how: Unpack[How],
+    ) -> Pictures:
+        """Return picture 0 of a seed, then n - 1 like it: from its noise, turned towards others by a share `spread`."""
+        check_range("spread", spread, 0, 1)
+        vectors = self.vectors(label, n=n, complete=complete)
+        at = engine.places(n, seed)
+        noise = self.engine.noise(at)
+        start = self.engine.between(noise[0], noise, np.append(0.0, np.full(n - 1, spread)))
+        same = at._replace(number=np.zeros_like(at.number))
+        return self.render(vectors, same, self.settings(**how), start)
+
+    def swap(
+        self,
+        label: Label,
+        out: Sequence[str],
+        into: Sequence[str],
+        *,
+        complete: bool = False,
+        seed: int = 0,
+        **how: Any,
+    ) -> Pictures:
+        """Return two pictures of one noise: of the label, and of it with the words `out` absent and `into` present."""
+        space = self.spec.labels
+        before = space.parse(label, complete=complete)
+        after = space.unspecified(before, [*out, *into])
+        after[[space.index(word) for word in out]] = -1
+        for word in into:
+            after = self.joined(after, space.parse(word))
+        return self._same_noise([before, after], complete=complete, seed=seed, **how)
+
+    def reroll(self, label: Label, keep: Sequence[str], *, n: int = 8, seed: int = 0, **how: Any) -> Pictures:
+        """Return n new pictures of which only the words to `keep` are asked, as the label has them."""
+        vector = self.spec.labels.parse(label, complete=True)
+        loose = [word for word in self.spec.labels.words if word not in keep]
+        kept = np.where(np.isin(self.spec.labels.words, keep), vector, self.spec.labels.unspecified(vector, loose))
+        return self.sample(self.spec.labels.parse(kept), n=n, seed=seed, **how)
+
+    def interpolate(
+        self,
+        one: Label,
+        other: Label,
+        *,
+        frames: int = 8,
+        complete: bool = False,
+        seed: int = 0,
+        other_seed: int | None = None,
+        **how: Unpack[How],
+    ) -> Pictures:
+        """Return pictures from one label to another: their predictions are mixed, and the noises of two seeds slerped.
+
+        The ends are the pictures of the labels themselves; guidance weight 1 throughout.
+        """
+        check_range("frames", frames, 2, loaded.MAX_PICTURES)
+        ends = self.vectors([one, other], complete=complete)
+        shares = np.linspace(0, 1, frames)
+        guide = requests.stacked([guidance.between(ends[0], ends[1], share) for share in shares.tolist()])
+        first = self.engine.noise(engine.places(1, seed))
+        last = first if other_seed is None else self.engine.noise(engine.places(1, other_seed))
+        start = self.engine.between(first[0], np.repeat(last, frames, axis=0), shares)
+        at = engine.places(frames, seed)._replace(number=np.zeros(frames, np.uint32))
+        rows = requests.rows(self.settings(**how), self.model.schedule)
+        return self.engine.draw(self.nets, guide, start, at, rows)
+
+    def edit(
+        self,
+        picture: np.ndarray,
+        label: Label = None,
+        *,
+        strength: float = 0.5,
         n: int = 1,
         complete: bool = False,
         seed: int = 0,
-        sampler: str = "",
-        steps: int | None = None,
-        guidance: float | None = None,
-    ) -> UInt8[np.ndarray, "N f h w c"]:
-        """Return each step's estimate of the pictures that `sample` makes of the same arguments, the last step last."""
-        vectors = self.vectors(labels, n=n, complete=complete)
-        return self._render(vectors, seed, self.settings(sampler=sampler, steps=steps, guidance=guidance), frames=True)
+        snap: bool = False,
+        **how: Unpack[How],
+    ) -> Pictures:
+        """Return n pictures that a picture (uint8 [h, w, c]) becomes under a label (SDEdit, Meng et al. 2022).
 
-    def vectors(self, labels: Label | Sequence[Label], *, n: int = 1, complete: bool = False) -> np.ndarray:
-        """Return the vectors, int8 [N, words], of n pictures for each label; warn of words never seen together."""
-        several: list[Label] = list(labels) if isinstance(labels, list | tuple) else [cast(Label, labels)]
-        _check_range("n x labels", n * len(several), 1, MAX_PICTURES)
-        parsed = [self.spec.labels.parse(label, complete=complete) for label in several]
-        unseen = {pair for vector in parsed for pair in unseen_pairs(self.meta["pairs_seen"], self.spec.labels, vector)}
-        for one, two in sorted(unseen):
-            logging.warning("no training image has both %s and %s; the picture is a guess", one, two)
-        return np.repeat(np.stack(parsed), n, axis=0)
+        `strength` from 0 to 1 is the time to which it is noised: 0 returns it as it is, 1 forgets it. It may be grey,
+        with alpha, or enlarged by a whole number (see `images.fit`).
+        """
+        check_range("strength", strength, 0, 1)
+        given = np.repeat(self.fit(picture)[None], n, axis=0)
+        if strength == 0:
+            return given
+        vectors, asked, at = self.vectors(label, n=n, complete=complete), self.settings(**how), engine.places(n, seed)
+        start = self.engine.noised(given, at, strength)
+        rows = requests.rows(asked, self.model.schedule, start=strength)
+        return self.snapped(self.engine.draw(self.nets, self.guides(asked, vectors), start, at, rows), snap)
 
-    def _render(self, vectors: np.ndarray, seed: int, how: dict[str, Any], frames: bool = False) -> np.ndarray:
-        """Return pictures [N, h, w, c], or their frames [N, steps, h, w, c], for labels [N, words], by buckets."""
-        _check_range("seed", seed, 0, 2**32 - 1)
-        draw = self._compiled(how["sampler"], how["steps"], self.model.guided(how["guidance"]), frames)
-        made = []
-        for start in range(0, len(vectors), BUCKETS[-1]):
-            part = vectors[start : start + BUCKETS[-1]]
-            bucket = next(size for size in BUCKETS if size >= len(part))
-            padded = np.pad(part, ((0, bucket - len(part)), (0, 0)))
-            pair = draw(self.params, padded, _keys(seed, start, bucket), np.float32(how["guidance"]))
-            made.append(np.asarray(pair[1 if frames else 0])[: len(part)])
-        return np.concatenate(made)
+    def inpaint(
+        self,
+        picture: np.ndarray,
+        mask: Bool[np.ndarray, "h w"],
+        label: Label = None,
+        *,
+        repeats: int = 4,
+        n: int = 1,
+        complete: bool = False,
+        seed: int = 0,
+        **how: Unpack[How],
+    ) -> Pictures:
+        """Return n pictures that are new where the mask is True and untouched elsewhere (RePaint, Lugmayr et al. 2022).
 
-    def settings(self, *, sampler: str = "", steps: int | None = None, guidance: float | None = None) -> dict[str, Any]:
-        """Return sampler, steps and guidance as they will be used: as given, or the checkpoint's."""
-        given = {"sampler": sampler or None, "steps": steps, "guidance": guidance}
-        how = {**self.defaults, **{key: value for key, value in given.items() if value is not None}}
-        if how["sampler"] not in samplers.SAMPLERS:
-            raise ValueError(f"unknown sampler {sampler!r}; choose one of {', '.join(samplers.SAMPLERS)}")
-        _check_range("steps", how["steps"], 1, 1000)
-        _check_range("guidance", how["guidance"], 0, 100)
-        return {**how, "guidance": float(how["guidance"])}
+        The sampler is ancestral; every step is run `repeats` times, so that new and old agree.
+        """
+        check_range("repeats", repeats, 1, 100)
+        known = self.fit(picture)
+        mask = np.asarray(mask, bool)
+        if mask.shape != known.shape[:2]:
+            raise ValueError(f"the mask is {list(mask.shape)}; the picture is {list(known.shape[:2])}")
+        vectors, asked, at = self.vectors(label, n=n, complete=complete), self.settings(**how), engine.places(n, seed)
+        grid = requests.grid(asked, self.model.schedule)
+        paint = edit.painting(self.model.schedule, grid, repeats=repeats)
+        given = {"pictures": np.repeat(known[None], n, axis=0), "mask": np.repeat(mask[None], n, axis=0)}
+        guide = self.guides(asked, vectors)
+        return self.engine.paint(self.nets, guide, self.engine.noise(at), at, paint, **given)
 
-    def recipe(self, **more: Any) -> dict[str, Any]:
-        """Return what a picture's file says of its making: the checkpoint's hash, and `more`."""
-        about = {"checkpoint": self.meta["sha256"], "step": self.meta["step"], "which": self.which}
-        here = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
-        return {**about, **here, **more}
+    def invert(self, picture: np.ndarray, label: Label = None, **how: Unpack[How]) -> Float[np.ndarray, "h w c"]:
+        """Return the noise from which DDIM makes the picture under a label (DDIM inversion; none by default)."""
+        asked = self.settings(**how)._replace(guidance=1.0)
+        grid = requests.grid(asked, self.model.schedule)
+        guide = self.guides(asked, self.vectors(label))
+        rows = edit.inversion(self.model.schedule, grid)
+        return self.engine.invert(self.nets, guide, self.fit(picture)[None], rows)[0]
 
-    def _compile(self, sampler: str, steps: int, guided: bool, frames: bool) -> Any:
-        grid, observe = schedules.linear_grid(steps), process.to_uint8 if frames else None
-        return self.model.sampler(sampler=samplers.SAMPLERS[sampler], grid=grid, guided=guided, observe=observe)
+    def rerender(self, picture: np.ndarray, label: Label, *, complete: bool = False, **how: Unpack[How]) -> Picture:
+        """Return the picture that its own noise (`invert`, under no label) makes under a label."""
+        asked = self.settings(**{**how, "sampler": "ddim"})
+        start = self.invert(picture, None, **how)[None]
+        return self.render(self.vectors(label, complete=complete), engine.places(1), asked, start)[0]
+
+    def _same_noise(self, vectors: Sequence[np.ndarray], *, complete: bool, seed: int = 0, **how: Any) -> Pictures:
+        """Return a picture for each label vector, all from the noise of picture 0 of a seed."""
+        snap = how.pop("snap", False)
+        parsed = self.vectors(list(vectors), complete=complete)
+        at = engine.places(len(parsed), seed)
+        at = at._replace(number=np.zeros_like(at.number))
+        return self.snapped(self.render(parsed, at, self.settings(**how)), snap)
 
 
 def load(path: str | os.PathLike[str], which: str = "ema") -> Generator:
@@ -134,14 +237,3 @@ def load(path: str | os.PathLike[str], which: str = "ema") -> Generator:
     if which not in ("ema", "raw"):
         raise runtime.BadInput(f"which is {which!r}; choose ema or raw")
     return Generator(build.model_path(path), which)
-
-
-def _keys(seed: int, start: int, n: int) -> Array:
-    """Return the keys [n] of pictures start, start + 1, ...: each is folded from the seed by its number."""
-    numbers = jnp.arange(start, start + n, dtype=jnp.uint32)
-    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(numbers)
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; it must be from {low} to {high}")

@@ -1,33 +1,134 @@
-"""Guidance: predictors in, one predictor (x_t, t) -> raw out.
+"""Guidance: predictions under several labels in, one predictor (x_t, t) -> raw out.
 
-Raw outputs are mixed: palette logits before their softmax, so a most likely colour always exists. For eps, x_0 and v,
-affine in each other, the space makes no difference.
+Every form is an affine mix of the net's raw outputs under a few labels, which run as one batch. What the forms differ
+in are arrays, made on the host, so that another weight, label or interval is never another compilation. Palette logits
+are mixed before their softmax, so a most likely colour always exists; for eps, x_0 and v, affine in each other, the
+space makes no difference.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jaxtyping import Float, Num
+from jaxtyping import Float, Integer
 
 from ddpm_jax.process import Image, Scalar
 
 Raw = Float[Array, "h w k"]
-Label = Num[Array, " words"]
+Label = Integer[np.ndarray, " words"]
+Labels = Integer[np.ndarray, "m words"]
 Predictor = Callable[[Image, Scalar], Raw]
+Conditional = Callable[[Image, Scalar, Array], Raw]
 
 
-def classifier_free(predict: Callable[[Image, Scalar, Label], Raw], label: Label, weight: Scalar | float) -> Predictor:
+class Guidance(NamedTuple):
+    """What is asked of the net for one picture, and how its answers are mixed.
+
+    labels [m, words]; weights [m], one more where a weaker net answers too, of sum 1; plain, the weights of the
+    conditional prediction; interval [2], the times between which `weights` hold, and outside of which `plain` does;
+    rescale, the share to which the mix is brought to the spread of the plain prediction.
+    """
+
+    labels: Any
+    weights: Any
+    plain: Any
+    interval: Any
+    rescale: Any
+
+
+def conditional(label: Label) -> Guidance:
+    """Return the net's own prediction under a label."""
+    return _guidance(label[None], [1.0], [1.0])
+
+
+def classifier_free(label: Label, weight: float) -> Guidance:
     """(1 - weight) unconditional + weight conditional (Ho & Salimans 2022, arXiv 2207.12598, Eq. 6, weight = 1 + w).
 
     Weight 0 is unconditional and weight 1 conditional, exactly. The unconditional label is all zeros: every word
-    unspecified. Both run as one call over a stack of two labels.
+    unspecified.
     """
-    labels = jnp.stack([jnp.zeros_like(label), label])
+    return _guidance(np.stack([np.zeros_like(label), label]), [1.0 - weight, weight], [0.0, 1.0])
 
-    def predictor(x_t: Image, t: Scalar) -> Raw:
-        without, given = jax.vmap(predict, in_axes=(None, None, 0))(x_t, t, labels)
-        return (1 - weight) * without + weight * given
 
-    return predictor
+def composed(label: Label, without: Labels, weights: Sequence[float]) -> Guidance:
+    """x_full + sum_i w_i (x_full - x_without_i): words of a label with weights of their own; all 0 is conditional.
+
+    `without` [k, words] is the label with the i-th word unspecified. A weight of 0 pads: the number of words is fixed.
+    """
+    mix = [1.0 + sum(weights), *(-w for w in weights)]
+    return _guidance(np.concatenate([label[None], without]), mix, [1.0, *(0.0 for _ in weights)])
+
+
+def composable(labels: Labels, weights: Sequence[float]) -> Guidance:
+    """x_empty + sum_i w_i (x_i - x_empty) over labels [k, words] (Liu et al. 2022, arXiv 2206.01714, Eq. 11).
+
+    Approximate: it takes the labels for independent, which words of one picture are not. One label is classifier-free
+    guidance. A weight of 0 pads.
+    """
+    used = [float(w != 0) for w in weights]
+    every = np.concatenate([np.zeros_like(labels[:1]), labels])
+    return _guidance(every, [1.0 - sum(weights), *weights], [1.0 - sum(used), *used])
+
+
+def between(one: Label, other: Label, share: float) -> Guidance:
+    """(1 - share) of the prediction under one label and share of that under another: their interpolation."""
+    return _guidance(np.stack([one, other]), [1.0 - share, share], [1.0 - share, share])
+
+
+def against(label: Label, weight: float) -> Guidance:
+    """weight strong + (1 - weight) weak: a net led away from a worse one (Karras et al. 2024, arXiv 2406.02507, Eq. 3).
+
+    The weak net's answer to the same label comes last (`predictor`'s `weak`). Weight 1 is the strong net alone.
+    """
+    return _guidance(label[None], [weight, 1.0 - weight], [1.0, 0.0])
+
+
+def _guidance(labels: np.ndarray, weights: Sequence[float], plain: Sequence[float]) -> Guidance:
+    mix, straight = np.asarray(weights, np.float32), np.asarray(plain, np.float32)
+    return Guidance(np.asarray(labels, np.int8), mix, straight, np.array([0.0, 1.0], np.float32), np.float32(0.0))
+
+
+def deviation(raw: Raw) -> Scalar:
+    """Standard deviation over all pixels and channels: the spread of eps, x_0 or v."""
+    return jnp.std(raw)
+
+
+def logit_deviation(raw: Raw) -> Scalar:
+    """Standard deviation of logits about each pixel's mean, which no softmax sees."""
+    return jnp.std(raw - jnp.mean(raw, axis=-1, keepdims=True))
+
+
+def predictor(
+    predict: Conditional,
+    guide: Guidance,
+    *,
+    weak: Conditional | None = None,
+    spread: Callable[[Raw], Scalar] = deviation,
+) -> Predictor:
+    """Return the guided predictor: predictions under all labels as one call, mixed by time, and rescaled.
+
+    The interval is that of Kynkaanniemi et al. 2024 (arXiv 2404.07724), in times; rescaling that of Lin et al. 2023
+    (arXiv 2305.08891, Eqs. 14-16): rescale = 0 changes nothing, 1 gives the mix the plain prediction's spread.
+    """
+
+    def mixed(x_t: Image, t: Scalar) -> Raw:
+        raws = jax.vmap(predict, in_axes=(None, None, 0))(x_t, t, guide.labels)
+        if weak is not None:
+            raws = jnp.concatenate([raws, weak(x_t, t, guide.labels[0])[None]])
+        if len(raws) == 1:
+            return raws[0]
+        inside = (guide.interval[0] <= t) & (t <= guide.interval[1])
+        plain = _mix(guide.plain, raws)
+        raw = _mix(jnp.where(inside, guide.weights, guide.plain), raws)
+        ratio = spread(plain) / jnp.maximum(spread(raw), 1e-8)
+        return raw * (1.0 + guide.rescale * (ratio - 1.0))
+
+    return mixed
+
+
+def _mix(weights: Float[Array, " m"], raws: Float[Array, "m h w k"]) -> Raw:
+    """Sum of weights x raws, as sums of products: a matrix unit's rounding would spoil the exact limits."""
+    return jnp.sum(weights[:, None, None, None] * raws, axis=0)

@@ -4,11 +4,10 @@ import functools
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from ddpm_jax import model, runtime, step, train
+from ddpm_jax import engine, model, requests, runtime, step, train
 from ddpm_jax.datasets.spec import Dataset
 from ddpm_jax.state import TrainState
 
@@ -16,15 +15,7 @@ EVALUATED, PICTURED = 256, 16  # held-out images whose loss is measured, and who
 
 
 def make(
-    built: model.Model,
-    dataset: Dataset,
-    key: jax.Array,
-    over: Mesh,
-    *,
-    log: train.Log,
-    sampler: model.Sampler,
-    grid: np.ndarray,
-    guidance: float,
+    built: model.Model, dataset: Dataset, key: jax.Array, over: Mesh, *, log: train.Log, asked: requests.Settings
 ) -> tuple[train.Hook, ...]:
     """Return the hooks of a run, on the first of its held-out images (training images where none are held out)."""
     if not dataset.heldout.size:
@@ -38,11 +29,11 @@ def make(
     def measure_loss(now: TrainState) -> tuple[dict[str, float], dict[str, Any]]:
         return {"eval/loss": float(evaluate(now.ema, *batch, jax.random.fold_in(key, 2))["loss"])}, {}
 
-    pictures = dataset.labels[chosen[:PICTURED]]
-    draw = built.sampler(sampler=sampler, grid=grid, guided=built.guided(guidance))
-    keys = jax.random.split(jax.random.fold_in(key, 3), len(pictures))
+    drawn, at = engine.Engine(built), engine.places(min(PICTURED, len(chosen)))
+    guide = requests.guides(asked, built.spec.labels, dataset.labels[chosen[:PICTURED]])
+    rows = requests.rows(asked, built.schedule)
 
     def measure_samples(now: TrainState) -> tuple[dict[str, float], dict[str, Any]]:
-        return {}, {"samples": np.asarray(draw(now.ema, pictures, keys, guidance)[0])}
+        return {}, {"samples": drawn.draw(engine.Nets(now.ema), guide, drawn.noise(at), at, rows)}
 
     return train.Hook(log.eval_every, measure_loss), train.Hook(log.sample_every, measure_samples)

@@ -156,6 +156,27 @@ def _open_png(path: PathLike) -> "Image.Image":
         raise runtime.BadInput(f"{path} is not a whole PNG file: {error}") from error
 
 
+def fit(picture: np.ndarray, shape: tuple[int, int, int], background: tuple[int, int, int] | None) -> np.ndarray:
+    """Return a picture as uint8 of a model's shape [h, w, c].
+
+    An enlarged one (by a whole number, pixels still square) is reduced; alpha is laid over the background (white where
+    there is none); colour and grey become each other. Raises ValueError for other sizes: pixels are never resampled.
+    """
+    height, width, channels = shape
+    array = np.asarray(to_pil(picture).convert("RGBA"))
+    scale = array.shape[0] // height
+    small = array[scale // 2 :: scale, scale // 2 :: scale] if scale else array
+    if not scale or small.shape[:2] != (height, width) or not np.array_equal(enlarge(small, scale), array):
+        raise ValueError(
+            f"the picture is {array.shape[1]}x{array.shape[0]}; "
+            f"give {width}x{height}, or a multiple of it whose pixels are square blocks"
+        )
+    alpha = small[..., 3:].astype(np.float32) / 255
+    under = np.asarray(background or (255, 255, 255), np.float32)
+    colours = np.round(alpha * small[..., :3] + (1 - alpha) * under).astype(np.uint8)
+    return colours if channels == 3 else np.asarray(to_pil(colours).convert("L"))[..., None]
+
+
 def write_gif(frames: np.ndarray, path: PathLike, *, columns: int = 8, scale: int = 1, ms: int = 80) -> None:
     """Write frames [f, n, h, w, c] (uint8) as a looping GIF of grids, `ms` a frame; the last one stays for a second."""
     if frames.ndim != 5 or not len(frames):

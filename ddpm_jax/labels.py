@@ -113,6 +113,14 @@ class LabelSpace:
         absent = implied_absent(self, vector) | (complete & (vector == 0))
         return np.where(absent, -1, vector).astype(np.int8)
 
+    def unspecified(self, vector: np.ndarray, words: Iterable[str]) -> np.ndarray:
+        """Return the vector without a statement on some words; one present takes along what it says of its rivals."""
+        vector = np.array(vector)
+        for i in map(self.index, words):
+            vector[self.rivals[i] & (vector[i] > 0)] = 0
+            vector[i] = 0
+        return vector
+
     def format(self, vector: np.ndarray, *, complete: bool = False) -> str:
         """Return the text of a vector: `parse(format(vector)) == vector`, and the same with `complete=True` in both.
 

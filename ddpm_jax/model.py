@@ -5,7 +5,6 @@ Parameters are always an argument; a `Model` holds no arrays but the palette.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -14,12 +13,11 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Key, UInt8
 
-from ddpm_jax import guidance, losses, process
+from ddpm_jax import guidance, losses
 from ddpm_jax.datasets.spec import Spec
+from ddpm_jax.guidance import Guidance
+from ddpm_jax.samplers import Denoiser
 from ddpm_jax.schedules import Schedule
-
-Sampler = Callable[..., tuple[Array, Any]]  # a function of samplers.py
-Observer = Callable[[Array], Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,47 +56,20 @@ class Model:
         predict = functools.partial(self.predict, params)
         return losses.loss_and_error(predict, data, label, t, key, **parts)
 
-    def guided(self, weight: float) -> bool:
-        """Say whether a guidance weight asks for the unconditional pass too; weight 1 is the conditional net alone."""
-        return self.spec.labels.size > 0 and weight != 1.0
+    def denoiser(self, params: Any, guide: Guidance, weak: Any = None) -> tuple[Denoiser, Denoiser | None]:
+        """Return the guided (x_t, t) -> x_0, and the same by the most likely colour where the target knows one.
 
-    def sampler(
-        self, *, sampler: Sampler, grid: np.ndarray, guided: bool, observe: Observer | None = None
-    ) -> Callable[..., Any]:
-        """Return the compiled (params, labels [n, words], keys [n], weight) -> (pictures, frames).
-
-        Pictures are uint8 [n, h, w, c]; frames are what `observe` makes of each step's estimate of x_0, stacked (None
-        without it). Not `guided` means the conditional net alone: one pass instead of two, and no weight.
+        `weak` are the parameters of a worse net, for guidance against it.
         """
-        one = functools.partial(self.sample, sampler=sampler, grid=grid, guided=guided, observe=observe)
-        return jax.jit(jax.vmap(one, in_axes=(None, 0, 0, None)))
-
-    def sample(
-        self,
-        params: Any,
-        label: Array,
-        key: Array,
-        weight: Array,
-        *,
-        sampler: Sampler,
-        grid: np.ndarray,
-        guided: bool,
-        observe: Observer | None,
-    ) -> tuple[Array, Any]:
-        """Return one picture, uint8 [h, w, c], under a label [words], and its frames. The key is consumed."""
-        predict = functools.partial(self.predict, params)
-        raw = guidance.classifier_free(predict, label, weight) if guided else lambda x_t, t: predict(x_t, t, label)
-        start_key, sampler_key = jax.random.split(key)
-        x_t = jax.random.normal(start_key, self.spec.shape)
+        spread = guidance.logit_deviation if self.target.decode else guidance.deviation
+        worse = None if weak is None else functools.partial(self.predict, weak)
+        raw = guidance.predictor(functools.partial(self.predict, params), guide, weak=worse, spread=spread)
 
         def denoise(x_t: Array, t: Array) -> Array:
             return self.target.x_0(raw(x_t, t), x_t, self.schedule.log_snr(t))
 
         decode = self.target.decode
-        last = None if decode is None else lambda x_t, t: decode(raw(x_t, t))
-        how = {"schedule": self.schedule, "grid": grid, "decode": last, "observe": observe}
-        x_0, frames = sampler(denoise, x_t, sampler_key, **how)
-        return process.to_uint8(x_0), frames
+        return denoise, None if decode is None else lambda x_t, t: decode(raw(x_t, t))
 
 
 def snap(pictures: UInt8[np.ndarray, "n h w c"], palette: UInt8[np.ndarray, "k c"]) -> UInt8[np.ndarray, "n h w c"]:

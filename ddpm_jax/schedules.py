@@ -17,6 +17,8 @@ from jax import Array
 from jaxtyping import Float, Float64
 
 Values = TypeVar("Values", np.ndarray, np.floating, Array)
+Grid = Float64[np.ndarray, " n"]
+SIGMA_MAX = 80.0  # noise / signal at which grids by sigma start where t = 1 has no signal (Karras et al. 2022, Table 1)
 
 
 def array_module(x: object) -> ModuleType:
@@ -148,8 +150,58 @@ def zero_terminal(schedule: Schedule) -> Schedule:
     return Schedule(f"{schedule.name}, zero terminal SNR", formula)
 
 
-def linear_grid(steps: int) -> Float64[np.ndarray, " n"]:
+def time_at(schedule: Schedule, log_snr: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+    """Return the times at which a schedule has these log_snr, by bisection; beyond its range, its ends."""
+    low, high = np.zeros_like(log_snr), np.ones_like(log_snr)
+    for _ in range(60):
+        middle = (low + high) / 2
+        noisier = schedule.log_snr(middle) < log_snr
+        low, high = np.where(noisier, low, middle), np.where(noisier, middle, high)
+    return (low + high) / 2
+
+
+def linear_grid(steps: int, schedule: Schedule | None = None) -> Grid:
     """The times i / steps from 1 down to 0: DDPM's own grid."""
+    return _places(steps)
+
+
+def quadratic_grid(steps: int, schedule: Schedule | None = None) -> Grid:
+    """The times (i / steps)^2: finer towards the data (Song et al. 2020, arXiv 2010.02502, Appendix D.2)."""
+    return _places(steps) ** 2
+
+
+def trailing_grid(steps: int, schedule: Schedule | None = None, *, table: int = 1000) -> Grid:
+    """The times i / steps rounded to those of a table of 1000, counted from its end (Lin et al. 2023, Table 2)."""
+    if steps > table:
+        raise ValueError(f"a trailing grid has at most {table} steps, not {steps}")
+    return np.round(_places(steps) * table) / table
+
+
+def log_snr_grid(steps: int, schedule: Schedule, *, last: float = 1e-3) -> Grid:
+    """Times evenly spaced in log_snr from t = 1 to `last`, then 0 (Lu et al. 2022, arXiv 2206.00927, Section 4)."""
+    return _by_sigma(steps, schedule, last, lambda first, end, u: np.exp((1 - u) * np.log(first) + u * np.log(end)))
+
+
+def karras_grid(steps: int, schedule: Schedule, *, last: float = 1e-3, rho: float = 7.0) -> Grid:
+    """sigma^(1 / rho) = noise / signal evenly spaced from t = 1 to `last`, then 0 (Karras et al. 2022, Eq. 5)."""
+
+    def sigma(first: float, end: float, u: np.ndarray) -> np.ndarray:
+        return ((1 - u) * first ** (1 / rho) + u * end ** (1 / rho)) ** rho
+
+    return _by_sigma(steps, schedule, last, sigma)
+
+
+def _by_sigma(steps: int, schedule: Schedule, last: float, spaced: Callable[[float, float, np.ndarray], Any]) -> Grid:
+    """Times whose sigma is spaced(first, end, u) for u from 0 to 1; from SNR 0, sigma starts at 80 (Karras et al.)."""
+    places = _places(steps)
+    if steps == 1:
+        return places
+    first, end = (np.exp(-schedule.log_snr(np.array([1.0, last])) / 2)).tolist()
+    times = time_at(schedule, -2 * np.log(spaced(min(first, SIGMA_MAX), end, np.linspace(0, 1, steps))))
+    return np.concatenate([[1.0], times[1:-1], [last, 0.0]])
+
+
+def _places(steps: int) -> Grid:
     if steps < 1:
         raise ValueError(f"a grid of {steps} steps is empty; use at least 1 step")
     return np.arange(steps, -1, -1) / steps
@@ -177,4 +229,10 @@ def _log_sinh(x: Any, xp: ModuleType) -> Any:
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {"linear": linear, "cosine": cosine, "sigmoid": sigmoid}
-GRIDS: dict[str, Callable[..., np.ndarray]] = {"linear": linear_grid}
+GRIDS: dict[str, Callable[[int, Schedule], Grid]] = {
+    "linear": linear_grid,
+    "quadratic": quadratic_grid,
+    "trailing": trailing_grid,
+    "log_snr": log_snr_grid,
+    "karras": karras_grid,
+}

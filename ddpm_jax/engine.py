@@ -1,0 +1,174 @@
+"""Compiled sampling: a model and its parameters, run over any number of pictures in padded buckets.
+
+Everything that may differ between two pictures, or two calls, is an array: labels and weights, noise, mask, the
+sampler's table. A compiled function is made once per bucket, number of evaluations and form of guidance.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from ddpm_jax import edit, process, samplers
+from ddpm_jax.guidance import Guidance
+from ddpm_jax.model import Model
+
+BUCKETS = (1, 16, 64)  # numbers of pictures that are made at once; a call is padded to one of them
+
+
+class Places(NamedTuple):
+    """Which pictures: number [n] of a call with seed [n]. The two say what noise a picture starts from and meets."""
+
+    seed: Any
+    number: Any
+
+
+def places(n: int, seed: int = 0, first: int = 0) -> Places:
+    """Return the places of n pictures of one seed, from number `first` on."""
+    return Places(np.full(n, seed, np.uint32), np.arange(first, first + n, dtype=np.uint32))
+
+
+class Nets(NamedTuple):
+    """Parameters of a net, and of a worse one that guidance leads away from, if there is one."""
+
+    params: Any
+    weak: Any = None
+
+
+class Engine:
+    """A model's compiled functions; each compiles when it is first called with arrays of new shapes."""
+
+    def __init__(self, model: Model) -> None:
+        """Prepare the functions."""
+        self.model = model
+        self._noise = _batched(functools.partial(_start, shape=model.spec.shape), mapped=1)
+        self._between = _batched(lambda other, share, one: edit.slerp(one, other, share), mapped=2)
+        self._draw = _batched(functools.partial(_draw, model=model), mapped=3)
+        self._frames = _batched(functools.partial(_draw, model=model, observe=process.to_uint8), mapped=3)
+        self._paint = _batched(functools.partial(_paint, model=model), mapped=5)
+        self._noised = _batched(_noised, mapped=2)
+        self._invert = _batched(functools.partial(_invert, model=model), mapped=2)
+
+    def noise(self, at: Places) -> np.ndarray:
+        """Return the noise [n, h, w, c] that pictures start from."""
+        return _in_buckets(self._noise, (at,))
+
+    def between(self, one: np.ndarray, others: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """Return noises a share [n] of the way from one [h, w, c] to others [n, h, w, c]; see `edit.slerp`."""
+        return _in_buckets(self._between, (others, np.asarray(shares, np.float32)), one)
+
+    def draw(self, nets: Nets, guide: Guidance, start: np.ndarray, at: Places, rows: samplers.Rows) -> np.ndarray:
+        """Return the pictures, uint8 [n, h, w, c], that a table makes of `start` under `guide`, each leaf [n, ...]."""
+        return _in_buckets(self._draw, (guide, start, at), nets, _float32(rows))[0]
+
+    def frames(self, nets: Nets, guide: Guidance, start: np.ndarray, at: Places, rows: samplers.Rows) -> np.ndarray:
+        """Return what each row of the table takes for the pictures, uint8 [n, rows, h, w, c]."""
+        return _in_buckets(self._frames, (guide, start, at), nets, _float32(rows))[1]
+
+    def paint(
+        self,
+        nets: Nets,
+        guide: Guidance,
+        start: np.ndarray,
+        at: Places,
+        paint: edit.Paint,
+        *,
+        pictures: np.ndarray,
+        mask: np.ndarray,
+    ) -> np.ndarray:
+        """Return pictures uint8 [n, h, w, c], unchanged where mask [n, h, w] is False; see `edit.inpaint`."""
+        return _in_buckets(self._paint, (guide, start, at, pictures, mask), nets, _float32(paint))
+
+    def noised(self, pictures: np.ndarray, at: Places, t: float) -> np.ndarray:
+        """Return pictures uint8 [n, h, w, c] with the noise of time t: where `draw` may start."""
+        return _in_buckets(self._noised, (pictures, at), np.float32(self.model.schedule.log_snr(t)))
+
+    def invert(self, nets: Nets, guide: Guidance, pictures: np.ndarray, rows: samplers.Rows) -> np.ndarray:
+        """Return the noise [n, h, w, c] that an `edit.inversion` finds for pictures."""
+        log_snr = np.float32(self.model.schedule.log_snr(rows.t[0]))
+        return _in_buckets(self._invert, (guide, pictures), nets, _float32(rows), log_snr)
+
+
+def _start(at: Places, *, shape: tuple[int, int, int]) -> Array:
+    return jax.random.normal(_keys(at)[0], shape)
+
+
+def _draw(
+    guide: Guidance,
+    start: Array,
+    at: Places,
+    nets: Nets,
+    rows: samplers.Rows,
+    *,
+    model: Model,
+    observe: Callable[[Array], Array] | None = None,
+) -> tuple[Array, Any]:
+    denoise, decode = model.denoiser(nets.params, guide, nets.weak)
+    x_0, frames = samplers.sample(denoise, start, _keys(at)[1], rows, decode=decode, observe=observe)
+    return process.to_uint8(x_0), frames
+
+
+def _paint(
+    guide: Guidance,
+    start: Array,
+    at: Places,
+    picture: Array,
+    mask: Array,
+    nets: Nets,
+    paint: edit.Paint,
+    *,
+    model: Model,
+) -> Array:
+    denoise, decode = model.denoiser(nets.params, guide, nets.weak)
+    x_0 = process.to_float(picture)
+    painted, _ = edit.inpaint(denoise, start, _keys(at)[1], paint, x_0=x_0, mask=mask, decode=decode)
+    return process.to_uint8(painted)
+
+
+def _noised(picture: Array, at: Places, log_snr: Array) -> Array:
+    return edit.noised(process.to_float(picture), _keys(at)[0], log_snr)
+
+
+def _invert(guide: Guidance, picture: Array, nets: Nets, rows: samplers.Rows, log_snr: Array, *, model: Model) -> Array:
+    denoise, _ = model.denoiser(nets.params, guide, nets.weak)
+    return edit.invert(denoise, process.to_float(picture), rows, log_snr)
+
+
+def _keys(at: Places) -> tuple[Array, Array]:
+    """Return the keys of the noise that a picture starts from, and of what its sampler draws."""
+    start_key, sampler_key = jax.random.split(jax.random.fold_in(jax.random.key(at.seed), at.number))
+    return start_key, sampler_key
+
+
+def _float32(table: Any) -> Any:
+    return jax.tree.map(lambda column: np.asarray(column, np.float32), table)
+
+
+def _batched(one: Callable[..., Any], *, mapped: int) -> Callable[..., Any]:
+    """Compile a function of one picture for many: its first `mapped` arguments have one entry a picture."""
+
+    def many(*arguments: Any) -> Any:
+        axes = [0] * mapped + [None] * (len(arguments) - mapped)
+        return jax.vmap(one, in_axes=axes)(*arguments)
+
+    return jax.jit(many)
+
+
+def _in_buckets(call: Callable[..., Any], arrays: Any, *shared: Any) -> Any:
+    """Return `call` of arrays (leaves [n, ...]) and what all pictures share, at most a bucket at a time, as NumPy."""
+    n = len(jax.tree.leaves(arrays)[0])
+    made = []
+    for start in range(0, n, BUCKETS[-1]):
+        size = min(BUCKETS[-1], n - start)
+        bucket = next(bucket for bucket in BUCKETS if bucket >= size)
+
+        def padded(x: Any, start: int = start, size: int = size, bucket: int = bucket) -> np.ndarray:
+            part = np.asarray(x)[start : start + size]
+            return np.concatenate([part, np.zeros((bucket - size, *part.shape[1:]), part.dtype)])
+
+        result = call(*jax.tree.map(padded, arrays), *shared)
+        made.append(jax.tree.map(lambda x, size=size: np.asarray(x)[:size], result))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *made)

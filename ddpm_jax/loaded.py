@@ -1,0 +1,100 @@
+"""A checkpoint, loaded and ready to be asked: what every way of making pictures with it has in common."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, Unpack, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from ddpm_jax import build, checkpoint, engine, images, model, requests
+from ddpm_jax.datasets.spec import Spec, unseen_pairs
+from ddpm_jax.guidance import Guidance
+from ddpm_jax.labels import Label
+from ddpm_jax.requests import How, Settings, check_range
+
+MAX_PICTURES = 100_000
+
+
+class Loaded:
+    """The parameters of a checkpoint with its model's compiled functions; `generator.Generator` is what users have."""
+
+    def __init__(self, path: Path, which: str, weak: "Loaded | None" = None) -> None:
+        """Read a checkpoint's description and its parameters, verified; nothing else of it."""
+        self.path, self.which, self.weak = path, which, weak
+        self.meta = checkpoint.read_meta(path)
+        self.spec = Spec.from_json(self.meta["spec"])
+        arrays = checkpoint.load_arrays(path, "ema" if which == "ema" else "params")
+        self.params: Any = jax.tree.map(jnp.asarray, arrays)
+        self.model = build.make_model(self.meta["config"], self.spec)
+        self.defaults: dict[str, Any] = self.meta["config"]["sampling"]
+        self.engine = engine.Engine(self.model)
+
+    @property
+    def nets(self) -> engine.Nets:
+        """The parameters in use, and those of a worse net if one was given."""
+        return engine.Nets(self.params, self.weak and self.weak.params)
+
+    def led_away_from(self, weak: "Loaded") -> Self:
+        """Return this model with `guidance` as the weight against a worse one, an earlier checkpoint of its run.
+
+        Autoguidance (Karras et al. 2024, arXiv 2406.02507): the worse net answers the same label. Weight 1 is this
+        model alone.
+        """
+        if jax.tree.map(jnp.shape, weak.params) != jax.tree.map(jnp.shape, self.params):
+            raise ValueError(f"{weak.path} has a net of other shapes; take an earlier checkpoint of the same run")
+        return type(self)(self.path, self.which, weak)
+
+    def settings(self, **how: Unpack[How]) -> Settings:
+        """Return sampler, evaluations, guidance and the like as they will be used: as given, or the checkpoint's."""
+        return requests.settle(how, self.defaults)
+
+    def vectors(self, labels: Label | Sequence[Label], *, n: int = 1, complete: bool = False) -> np.ndarray:
+        """Return the vectors, int8 [N, words], of n pictures for each label; warn of words never seen together."""
+        several: list[Label] = list(labels) if isinstance(labels, list | tuple) else [cast(Label, labels)]
+        check_range("n x labels", n * len(several), 1, MAX_PICTURES)
+        parsed = [self.spec.labels.parse(label, complete=complete) for label in several]
+        unseen = {pair for vector in parsed for pair in unseen_pairs(self.meta["pairs_seen"], self.spec.labels, vector)}
+        for one, two in sorted(unseen):
+            logging.warning("no training image has both %s and %s; the picture is a guess", one, two)
+        return np.repeat(np.stack(parsed), n, axis=0)
+
+    def joined(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Return the label vector that says what both say. Raises ValueError where they contradict each other."""
+        space = self.spec.labels
+        if (clash := np.flatnonzero(one * other < 0)).size:
+            raise ValueError(f"the labels disagree on {space.words[clash[0]]!r}; keep it in one of them")
+        return space.parse(np.where(other != 0, other, one))
+
+    def guides(self, asked: Settings, vectors: np.ndarray) -> Guidance:
+        """Return the guidance of each picture."""
+        return requests.guides(asked, self.spec.labels, vectors, against_weak=self.weak is not None)
+
+    def render(
+        self, vectors: np.ndarray, at: engine.Places, asked: Settings, start: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the pictures [n, h, w, c] of label vectors [n, words], from their own noise or `start`."""
+        rows = requests.rows(asked, self.model.schedule)
+        start = self.engine.noise(at) if start is None else start
+        return self.engine.draw(self.nets, self.guides(asked, vectors), start, at, rows)
+
+    def snapped(self, pictures: np.ndarray, snap: bool) -> np.ndarray:
+        """Return the pictures, moved to the nearest palette colours if asked. Raises ValueError without a palette."""
+        if not snap:
+            return pictures
+        if self.spec.palette is None:
+            raise ValueError(f"{self.spec.name} has no palette to snap to; leave snap out")
+        return model.snap(pictures, self.spec.palette)
+
+    def fit(self, picture: np.ndarray) -> np.ndarray:
+        """Return a picture in the shape of the model's own, uint8 [h, w, c]; see `images.fit`."""
+        return images.fit(picture, self.spec.shape, self.spec.background)
+
+    def recipe(self, **more: Any) -> dict[str, Any]:
+        """Return what a picture's file says of its making: the checkpoint's hash, and `more`."""
+        about = {"checkpoint": self.meta["sha256"], "step": self.meta["step"], "which": self.which}
+        weak = {} if self.weak is None else {"weak": self.weak.meta["sha256"]}
+        here = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+        return {**about, **weak, **here, **more}

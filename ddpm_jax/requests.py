@@ -1,0 +1,134 @@
+"""What may be asked beside a label: sampler, evaluations, guidance; checked, completed and made into arrays."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
+
+import jax
+import numpy as np
+
+from ddpm_jax import edit, guidance, samplers, schedules
+from ddpm_jax.guidance import Guidance
+from ddpm_jax.labels import LabelSpace
+
+MAX_WORDS = 4  # with weights of their own
+
+
+class How(TypedDict, total=False):
+    """How a picture is made; whatever is not given is the checkpoint's (`config.sampling`), or stands in `Settings`."""
+
+    sampler: str  # a name of samplers.SAMPLERS
+    steps: int  # net evaluations per picture, 1 to 1000; a guided one counts once
+    grid: str  # a name of schedules.GRIDS: how the times are spaced
+    eta: float  # noise of DDIM: 0 none, 1 as much as DDPM
+    guidance: float  # 0 unconditional, 1 conditional, more exaggerates
+    interval: tuple[float, float]  # the times between which guidance acts; conditional outside
+    rescale: float  # 0 to 1: how far guided outputs are brought back to the spread of the conditional ones
+    weights: Mapping[str, float]  # words of the label (at most 4) and their own weights, instead of `guidance`
+    compose: str  # full: weights lead away from the label without the word; empty: from no label (approximate)
+
+
+class Settings(NamedTuple):
+    """`How`, complete and checked; see there."""
+
+    sampler: str
+    steps: int
+    guidance: float
+    grid: str = "linear"
+    eta: float = 0.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    rescale: float = 0.0
+    weights: Mapping[str, float] = {}
+    compose: str = "full"
+
+
+def settle(how: How, defaults: Mapping[str, Any]) -> Settings:
+    """Return the settings that a request means. Raises ValueError for unknown names and numbers out of range."""
+    given = {key: value for key, value in how.items() if value is not None}
+    unknown = given.keys() - Settings._fields
+    if unknown:
+        raise ValueError(f"unknown setting {min(unknown)!r}; the settings are {', '.join(Settings._fields)}")
+    asked = Settings(**{**defaults, **given})
+    _check_name("sampler", asked.sampler, samplers.SAMPLERS)
+    _check_name("grid", asked.grid, schedules.GRIDS)
+    _check_name("compose", asked.compose, ("full", "empty"))
+    check_range("steps", asked.steps, 1, 1000)
+    check_range("guidance", asked.guidance, 0, 100)
+    check_range("rescale", asked.rescale, 0, 1)
+    check_range("eta", asked.eta, 0, 1)
+    if asked.eta and asked.sampler != "ddim":
+        raise ValueError(f"eta is ddim's; {asked.sampler} has none")
+    low, high = asked.interval
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"interval is {tuple(asked.interval)}; give two rising times from 0 to 1")
+    if len(asked.weights) > MAX_WORDS:
+        raise ValueError(f"weights names {len(asked.weights)} words; at most {MAX_WORDS} can have one of their own")
+    for word, weight in asked.weights.items():
+        check_range(f"the weight of {word}", weight, 0, 100)
+    return asked._replace(guidance=float(asked.guidance), interval=(float(low), float(high)))
+
+
+def grid(asked: Settings, schedule: schedules.Schedule) -> schedules.Grid:
+    """Return the times of a request, from 1 to 0."""
+    return schedules.GRIDS[asked.grid](asked.steps, schedule)
+
+
+def rows(asked: Settings, schedule: schedules.Schedule, *, start: float = 1.0) -> samplers.Rows:
+    """Return the sampler's table, from a time `start` in (0, 1], over as many steps as the evaluations pay for.
+
+    That is one step each, but Heun's method takes two a step and one for the last: of an even number one stays unused.
+    """
+    steps = (asked.steps + 1) // 2 if asked.sampler == "heun" else asked.steps
+    options = {"eta": asked.eta} if asked.eta else {}
+    times = edit.from_time(grid(asked._replace(steps=steps), schedule), start)
+    return samplers.SAMPLERS[asked.sampler](schedule, times, **options)
+
+
+def guides(asked: Settings, space: LabelSpace, vectors: np.ndarray, *, against_weak: bool = False) -> Guidance:
+    """Return the guidance of each picture, stacked, for label vectors [n, words].
+
+    Weight 1 is the conditional net alone: one pass instead of two. `against_weak` takes `guidance` for the weight
+    against a worse net.
+    """
+    return stacked([_guide(asked, space, vector, against_weak) for vector in vectors])
+
+
+def stacked(several: Sequence[Guidance]) -> Guidance:
+    """Return one guidance with an axis for pictures."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *several)
+
+
+def _guide(asked: Settings, space: LabelSpace, vector: np.ndarray, against_weak: bool) -> Guidance:
+    if against_weak:
+        guide = guidance.against(vector, asked.guidance)
+    elif asked.weights:
+        guide = _by_word(asked, space, vector)
+    elif space.size == 0 or asked.guidance == 1.0:
+        guide = guidance.conditional(vector)
+    else:
+        guide = guidance.classifier_free(vector, asked.guidance)
+    return guide._replace(interval=np.asarray(asked.interval, np.float32), rescale=np.float32(asked.rescale))
+
+
+def _by_word(asked: Settings, space: LabelSpace, vector: np.ndarray) -> Guidance:
+    """Return the guidance of words with weights of their own; those that the label leaves open are errors."""
+    words, weights = list(asked.weights), list(asked.weights.values())
+    for word in words:
+        if not vector[space.index(word)]:
+            raise ValueError(f"{word} has a weight but the label leaves it open; name it in the label")
+    padding = MAX_WORDS - len(words)
+    if asked.compose == "empty":
+        alone = [np.where(space.unspecified(vector, [word]) != vector, vector, 0) for word in words]
+        return guidance.composable(np.stack([*alone, *[vector] * padding]), [*weights, *[0.0] * padding])
+    without = [space.unspecified(vector, [word]) for word in words]
+    return guidance.composed(vector, np.stack([*without, *[vector] * padding]), [*weights, *[0.0] * padding])
+
+
+def _check_name(what: str, name: str, known: Any) -> None:
+    if name not in known:
+        raise ValueError(f"unknown {what} {name!r}; choose one of {', '.join(known)}")
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise ValueError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}; it must be from {low} to {high}")
