@@ -45,6 +45,8 @@ def inversion(schedule: Schedule, grid: Grid) -> Rows:
     """
     schedules.check_grid(grid)
     times = grid[grid > 0][::-1]
+    if len(times) < 2:
+        raise ValueError("an inversion needs 2 steps or more")
     (signal_t, noise_t), (signal_s, noise_s) = (process.scales(schedule.log_snr(t)) for t in (times[:-1], times[1:]))
     to_x = np.zeros((len(times) - 1, 5))
     to_x[:, samplers.X], to_x[:, samplers.X_0] = noise_s / noise_t, signal_s - signal_t * noise_s / noise_t

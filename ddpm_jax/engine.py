@@ -27,7 +27,10 @@ class Places(NamedTuple):
 
 
 def places(n: int, seed: int = 0, first: int = 0) -> Places:
-    """Return the places of n pictures of one seed, from number `first` on."""
+    """Return the places of n pictures of one seed, from number `first` on. Raises ValueError beyond 32 bits."""
+    for name, value in (("seed", seed), ("first", first), ("the last number", first + n - 1)):
+        if not 0 <= value < 2**32:
+            raise ValueError(f"{name} is {value}; it must be from 0 to {2**32 - 1}")
     return Places(np.full(n, seed, np.uint32), np.arange(first, first + n, dtype=np.uint32))
 
 

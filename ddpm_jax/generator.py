@@ -27,10 +27,9 @@ class Generator(loaded.Loaded):
     `complete` means that every word not named is absent. `how` (see `requests.How`) are sampler, steps, guidance and
     the like, the checkpoint's unless given. All raise ValueError for unknown words, names and numbers out of range.
 
-    >>> import ddpm_jax
-    >>> punks = ddpm_jax.load("workdir/punks")  # doctest: +SKIP
-    >>> punks.sample(["Zombie", "Ape, Beanie"], n=4, steps=5).shape  # doctest: +SKIP
-    (8, 24, 24, 3)
+    >>> model = ddpm_jax.load(workdir)
+    >>> model.sample("Cat, Cap").shape
+    (1, 16, 16, 3)
     """
 
     def sample(
@@ -40,15 +39,21 @@ class Generator(loaded.Loaded):
         n: int = 1,
         complete: bool = False,
         seed: int = 0,
+        first: int = 0,
         snap: bool = False,
         **how: Unpack[How],
     ) -> Pictures:
         """Return n pictures for each label (one or a list of them), uint8 [N, h, w, c], label by label.
 
-        `snap` moves each pixel to the nearest palette colour. Picture i depends on (seed, i) and its label alone.
+        `snap` moves each pixel to the nearest palette colour. Picture i depends on (seed, i) and its label alone;
+        `first` is the i of the first one, for a long series in parts.
+
+        >>> model.sample(["Cat, Cap", {"kind": "Robot"}], n=2, steps=3, guidance=2.0).shape
+        (4, 16, 16, 3)
         """
         vectors = self.vectors(labels, n=n, complete=complete)
-        return self.snapped(self.render(vectors, engine.places(len(vectors), seed), self.settings(**how)), snap)
+        at = engine.places(len(vectors), seed, first)
+        return self.snapped(self.render(vectors, at, self.settings(**how)), snap)
 
     def trajectory(
         self, labels: Labels = None, *, n: int = 1, complete: bool = False, seed: int = 0, **how: Unpack[How]
@@ -71,11 +76,14 @@ class Generator(loaded.Loaded):
         """Return a picture for each row's words together with each column's; `how` also takes `seed` and `snap`.
 
         With `same_noise` all cells start from the same noise and differ by their words alone.
+
+        >>> model.grid(["Cat", "Robot"], ["Cap", "Crown", ""], same_noise=True).shape
+        (2, 3, 16, 16, 3)
         """
         parse = functools.partial(self.spec.labels.parse, complete=False)
         cells = [self.joined(parse(row), parse(column)) for row in rows for column in columns]
         if same_noise:
-            pictures = self._same_noise(cells, complete=complete, **how)
+            pictures = self.same_noise(cells, complete=complete, **how)
         else:
             pictures = self.sample(cells, complete=complete, **how)
         return pictures.reshape(len(rows), len(columns), *pictures.shape[1:])
@@ -90,7 +98,11 @@ class Generator(loaded.Loaded):
         seed: int = 0,
         **how: Unpack[How],
     ) -> Pictures:
-        """Return picture 0 of a seed, then n - 1 like it: from its noise, turned towards others by a share `spread`."""
+        """Return picture 0 of a seed, then n - 1 like it: from its noise, turned towards others by a share `spread`.
+
+        >>> model.variations("Cat", n=4, spread=0.3).shape
+        (4, 16, 16, 3)
+        """
         check_range("spread", spread, 0, 1)
         vectors = self.vectors(label, n=n, complete=complete)
         at = engine.places(n, seed)
@@ -116,7 +128,7 @@ class Generator(loaded.Loaded):
         after[[space.index(word) for word in out]] = -1
         for word in into:
             after = self.joined(after, space.parse(word))
-        return self._same_noise([before, after], complete=complete, seed=seed, **how)
+        return self.same_noise([before, after], complete=complete, seed=seed, **how)
 
     def reroll(self, label: Label, keep: Sequence[str], *, n: int = 8, seed: int = 0, **how: Any) -> Pictures:
         """Return n new pictures of which only the words to `keep` are asked, as the label has them."""
@@ -167,6 +179,10 @@ class Generator(loaded.Loaded):
 
         `strength` from 0 to 1 is the time to which it is noised: 0 returns it as it is, 1 forgets it. It may be grey,
         with alpha, or enlarged by a whole number (see `images.fit`).
+
+        >>> cat = model.sample("Cat")[0]
+        >>> model.edit(cat, "Robot", strength=0.7, n=2).shape
+        (2, 16, 16, 3)
         """
         check_range("strength", strength, 0, 1)
         given = np.repeat(self.fit(picture)[None], n, axis=0)
@@ -192,6 +208,9 @@ class Generator(loaded.Loaded):
         """Return n pictures that are new where the mask is True and untouched elsewhere (RePaint, Lugmayr et al. 2022).
 
         The sampler is ancestral; every step is run `repeats` times, so that new and old agree.
+
+        >>> model.inpaint(np.zeros((16, 16, 3), np.uint8), np.eye(16, dtype=bool)).shape
+        (1, 16, 16, 3)
         """
         check_range("repeats", repeats, 1, 100)
         known = self.fit(picture)
@@ -218,14 +237,6 @@ class Generator(loaded.Loaded):
         asked = self.settings(**{**how, "sampler": "ddim"})
         start = self.invert(picture, None, **how)[None]
         return self.render(self.vectors(label, complete=complete), engine.places(1), asked, start)[0]
-
-    def _same_noise(self, vectors: Sequence[np.ndarray], *, complete: bool, seed: int = 0, **how: Any) -> Pictures:
-        """Return a picture for each label vector, all from the noise of picture 0 of a seed."""
-        snap = how.pop("snap", False)
-        parsed = self.vectors(list(vectors), complete=complete)
-        at = engine.places(len(parsed), seed)
-        at = at._replace(number=np.zeros_like(at.number))
-        return self.snapped(self.render(parsed, at, self.settings(**how)), snap)
 
 
 def load(path: str | os.PathLike[str], which: str = "ema") -> Generator:

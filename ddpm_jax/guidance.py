@@ -114,6 +114,8 @@ def predictor(
     (arXiv 2305.08891, Eqs. 14-16): rescale = 0 changes nothing, 1 gives the mix the plain prediction's spread.
     """
 
+    guide = jax.tree.map(jnp.asarray, guide)
+
     def mixed(x_t: Image, t: Scalar) -> Raw:
         raws = jax.vmap(predict, in_axes=(None, None, 0))(x_t, t, guide.labels)
         if weak is not None:

@@ -6,6 +6,7 @@ import math
 import os
 import struct
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 MAX_PIXELS = 2**24
 MAX_BYTES = 2**26
 RECIPE = "ddpm_jax"
+PNG, WEBP = ("PNG", {}), ("WEBP", {"lossless": True})
+ANIMATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".gif": ("GIF", {"disposal": 1, "optimize": False}),
+    ".png": PNG,
+    ".apng": PNG,
+    ".webp": WEBP,
+}
 
 PathLike = str | os.PathLike[str]
 
@@ -86,6 +94,34 @@ def attribute_grid(
     return picture
 
 
+def contact_sheet(images: np.ndarray, captions: Sequence[str], columns: int, *, scale: int = 4) -> "Image.Image":
+    """Return a picture of images [n, h, w, channels] in rows of `columns`, each with a caption below it."""
+    from PIL import Image, ImageDraw
+
+    if len(images) != len(captions):
+        raise ValueError(f"{len(images)} images have {len(captions)} captions")
+    n, h, w, _ = images.shape
+    font, pad = _font(), 6
+    cell_w = max([w * scale, *(_width(font, caption) for caption in captions)]) + pad
+    cell_h = h * scale + 16 + 2 * pad
+    sheet = Image.new("RGB", (min(columns, n) * cell_w + pad, math.ceil(n / columns) * cell_h + pad), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, caption in enumerate(captions):
+        left, top = pad + i % columns * cell_w, pad + i // columns * cell_h
+        cell = to_pil(enlarge(images[i], scale)).convert("RGB")
+        sheet.paste(cell, (left + (cell_w - pad - cell.width) // 2, top))
+        draw.text((left + (cell_w - pad) // 2, top + h * scale + pad + 4), caption, "black", font, anchor="mm")
+    return sheet
+
+
+def transparent(images: np.ndarray, colour: Sequence[int]) -> np.ndarray:
+    """Return images [n, h, w, 3] as [n, h, w, 4] in which every pixel of a colour is clear."""
+    if images.shape[-1] != 3:
+        raise ValueError(f"images of {images.shape[-1]} channels have no background; give [n, h, w, 3]")
+    alpha = 255 * (images != np.asarray(colour, np.uint8)).any(axis=-1, keepdims=True)
+    return np.concatenate([images, alpha.astype(np.uint8)], axis=-1)
+
+
 def _font() -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
     from PIL import ImageFont
 
@@ -124,36 +160,48 @@ def read_recipe(path: PathLike) -> dict[str, Any] | None:
 
 def read_png(path: PathLike) -> np.ndarray:
     """Return a PNG file as uint8 [h, w, 3 or 4]; its size is checked before anything is decoded."""
-    image = _open_png(path)
+    return _decoded(_open_png(path), path)
+
+
+def decode_png(content: bytes, name: str) -> np.ndarray:
+    """Return the bytes of a PNG file as `read_png` does; `name` is what errors call it."""
+    return _decoded(_parse_png(content, name), name)
+
+
+def _decoded(image: "Image.Image", name: PathLike) -> np.ndarray:
     try:
         return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     except (OSError, SyntaxError, ValueError) as error:
-        raise runtime.BadInput(f"{path} is not a whole PNG file: {error}") from error
+        raise runtime.BadInput(f"{name} is not a whole PNG file: {error}") from error
 
 
 def _open_png(path: PathLike) -> "Image.Image":
-    """Open a PNG file lazily, after checking its kind, bytes and pixels against the header by hand.
+    """Open a PNG file lazily, and only if it is not too large to read."""
+    try:
+        if os.path.getsize(path) > MAX_BYTES:
+            raise runtime.BadInput(f"{path} has {os.path.getsize(path)} bytes; at most {MAX_BYTES} are read")
+        with open(path, "rb") as file:
+            return _parse_png(file.read(MAX_BYTES + 1), path)
+    except OSError as error:
+        raise runtime.BadInput(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _parse_png(content: bytes, name: PathLike) -> "Image.Image":
+    """Parse a PNG file lazily, after checking its kind, bytes and pixels against the header by hand.
 
     Pillow itself decodes 169 megapixels with no more than a warning, and takes EPS for any file name.
     """
     from PIL import Image
 
-    try:
-        if os.path.getsize(path) > MAX_BYTES:
-            raise runtime.BadInput(f"{path} has {os.path.getsize(path)} bytes; at most {MAX_BYTES} are read")
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise runtime.BadInput(f"{path} cannot be read: {error.strerror}") from error
     if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR" or len(content) < 24:
-        raise runtime.BadInput(f"{path} is not a PNG file")
+        raise runtime.BadInput(f"{name} is not a PNG file")
     width, height = struct.unpack(">II", content[16:24])
     if not 0 < width * height <= MAX_PIXELS:
-        raise runtime.BadInput(f"{path} is {width}x{height} pixels; from 1 to {MAX_PIXELS} are read")
+        raise runtime.BadInput(f"{name} is {width}x{height} pixels; from 1 to {MAX_PIXELS} are read")
     try:
         return Image.open(io.BytesIO(content), formats=["PNG"])
     except (OSError, SyntaxError, ValueError) as error:
-        raise runtime.BadInput(f"{path} is not a whole PNG file: {error}") from error
+        raise runtime.BadInput(f"{name} is not a whole PNG file: {error}") from error
 
 
 def fit(picture: np.ndarray, shape: tuple[int, int, int], background: tuple[int, int, int] | None) -> np.ndarray:
@@ -177,22 +225,22 @@ def fit(picture: np.ndarray, shape: tuple[int, int, int], background: tuple[int,
     return colours if channels == 3 else np.asarray(to_pil(colours).convert("L"))[..., None]
 
 
-def write_gif(frames: np.ndarray, path: PathLike, *, columns: int = 8, scale: int = 1, ms: int = 80) -> None:
-    """Write frames [f, n, h, w, c] (uint8) as a looping GIF of grids, `ms` a frame; the last one stays for a second."""
+def write_animation(frames: np.ndarray, path: PathLike, *, columns: int = 8, scale: int = 1, ms: int = 80) -> None:
+    """Write frames [f, n, h, w, c] (uint8) as a looping animation of grids, `ms` a frame; the last stays for a second.
+
+    The path's suffix says the form: .gif (at most 256 colours a frame), .png or .apng, or .webp, the latter lossless.
+    """
     if frames.ndim != 5 or not len(frames):
         raise ValueError(f"frames are {list(frames.shape)}; give [f, n, h, w, c] with f of 1 or more")
-    pictures = [_indexed(enlarge(tile(frame, columns), scale)) for frame in frames]
+    suffix = Path(path).suffix.lower()
+    if suffix not in ANIMATIONS:
+        raise ValueError(f"{path} is no animation; its name must end in one of {', '.join(ANIMATIONS)}")
+    form, options = ANIMATIONS[suffix]
+    sheets = [enlarge(tile(frame, columns), scale) for frame in frames]
+    pictures = [_indexed(sheet) if form == "GIF" else to_pil(sheet) for sheet in sheets]
+    duration = [ms] * (len(pictures) - 1) + [1000]
     file = io.BytesIO()
-    pictures[0].save(
-        file,
-        "GIF",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=[ms] * (len(pictures) - 1) + [1000],
-        loop=0,
-        disposal=1,
-        optimize=False,
-    )
+    pictures[0].save(file, form, save_all=True, append_images=pictures[1:], duration=duration, loop=0, **options)
     runtime.write_atomically(path, file.getvalue())
 
 

@@ -64,6 +64,7 @@ class Loaded:
     def joined(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Return the label vector that says what both say. Raises ValueError where they contradict each other."""
         space = self.spec.labels
+        space.parse(((one > 0) | (other > 0)).astype(np.int8))  # two words of one Categorical: said better there
         if (clash := np.flatnonzero(one * other < 0)).size:
             raise ValueError(f"the labels disagree on {space.words[clash[0]]!r}; keep it in one of them")
         return space.parse(np.where(other != 0, other, one))
@@ -79,6 +80,14 @@ class Loaded:
         rows = requests.rows(asked, self.model.schedule)
         start = self.engine.noise(at) if start is None else start
         return self.engine.draw(self.nets, self.guides(asked, vectors), start, at, rows)
+
+    def same_noise(self, vectors: Sequence[np.ndarray], *, complete: bool, seed: int = 0, **how: Any) -> np.ndarray:
+        """Return a picture for each label vector, all from the noise of picture 0 of a seed."""
+        snap = how.pop("snap", False)
+        parsed = self.vectors(list(vectors), complete=complete)
+        at = engine.places(len(parsed), seed)
+        at = at._replace(number=np.zeros_like(at.number))
+        return self.snapped(self.render(parsed, at, self.settings(**how)), snap)
 
     def snapped(self, pictures: np.ndarray, snap: bool) -> np.ndarray:
         """Return the pictures, moved to the nearest palette colours if asked. Raises ValueError without a palette."""

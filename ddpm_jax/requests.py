@@ -18,7 +18,7 @@ class How(TypedDict, total=False):
 
     sampler: str  # a name of samplers.SAMPLERS
     steps: int  # net evaluations per picture, 1 to 1000; a guided one counts once
-    grid: str  # a name of schedules.GRIDS: how the times are spaced
+    times: str  # a name of schedules.GRIDS: how the times of the evaluations are spaced
     eta: float  # noise of DDIM: 0 none, 1 as much as DDPM
     guidance: float  # 0 unconditional, 1 conditional, more exaggerates
     interval: tuple[float, float]  # the times between which guidance acts; conditional outside
@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     sampler: str
     steps: int
     guidance: float
-    grid: str = "linear"
+    times: str = "linear"
     eta: float = 0.0
     interval: tuple[float, float] = (0.0, 1.0)
     rescale: float = 0.0
@@ -49,7 +49,7 @@ def settle(how: How, defaults: Mapping[str, Any]) -> Settings:
         raise ValueError(f"unknown setting {min(unknown)!r}; the settings are {', '.join(Settings._fields)}")
     asked = Settings(**{**defaults, **given})
     _check_name("sampler", asked.sampler, samplers.SAMPLERS)
-    _check_name("grid", asked.grid, schedules.GRIDS)
+    _check_name("times", asked.times, schedules.GRIDS)
     _check_name("compose", asked.compose, ("full", "empty"))
     check_range("steps", asked.steps, 1, 1000)
     check_range("guidance", asked.guidance, 0, 100)
@@ -69,7 +69,7 @@ def settle(how: How, defaults: Mapping[str, Any]) -> Settings:
 
 def grid(asked: Settings, schedule: schedules.Schedule) -> schedules.Grid:
     """Return the times of a request, from 1 to 0."""
-    return schedules.GRIDS[asked.grid](asked.steps, schedule)
+    return schedules.GRIDS[asked.times](asked.steps, schedule)
 
 
 def rows(asked: Settings, schedule: schedules.Schedule, *, start: float = 1.0) -> samplers.Rows:

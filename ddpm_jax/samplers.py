@@ -149,7 +149,11 @@ def dpmpp_2m(schedule: Schedule, grid: Grid) -> Rows:
 
 
 def dpmpp_3m(schedule: Schedule, grid: Grid) -> Rows:
-    """DPM-Solver++(3M): the same from two earlier estimates (Lu et al. 2022, Appendix B.3); it starts as 2M does."""
+    """DPM-Solver++(3M): the same from two earlier estimates (Lu et al. 2022, Appendix B.3); it starts as 2M does.
+
+    The authors' program, and others after it, take half of the second derivative, which leaves it at second order; this
+    one is of third.
+    """
     return _dpmpp(schedule, grid, order=3)
 
 
@@ -167,9 +171,9 @@ def _dpmpp(schedule: Schedule, grid: Grid, *, order: int) -> Rows:
             to_x[i, [X_0, BEFORE]] += gain[i] / (2 * r) * np.array([1, -1])
             continue
         r_2 = h[i - 2] / h[i]
-        # The first and second divided differences of x_0, as weights of (x_0, before, earlier)
+        # h and h^2 times the derivatives of the parabola through (x_0, before, earlier), as their weights
         near, far = np.array([1, -1, 0]) / r, np.array([0, 1, -1]) / r_2
-        slope, bend = near + r / (r + r_2) * (near - far), (near - far) / (r + r_2)
+        slope, bend = near + r / (r + r_2) * (near - far), 2 * (near - far) / (r + r_2)
         phi = np.expm1(-h[i]) / h[i] + 1
         to_x[i, X_0:] += process.scales(log_snr_s[i])[0] * (phi * slope - (phi / h[i] - 0.5) * bend)
     return Rows(grid[:-1], to_x, np.zeros_like(to_x), np.zeros_like(h))

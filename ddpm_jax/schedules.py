@@ -18,7 +18,9 @@ from jaxtyping import Float, Float64
 
 Values = TypeVar("Values", np.ndarray, np.floating, Array)
 Grid = Float64[np.ndarray, " n"]
-SIGMA_MAX = 80.0  # noise / signal at which grids by sigma start where t = 1 has no signal (Karras et al. 2022, Table 1)
+SIGMA_MAX = (
+    80.0  # noise / signal beyond which grids by sigma waste no step: t = 1 counts as that (Karras et al. 2022, Table 1)
+)
 
 
 def array_module(x: object) -> ModuleType:
@@ -192,7 +194,7 @@ def karras_grid(steps: int, schedule: Schedule, *, last: float = 1e-3, rho: floa
 
 
 def _by_sigma(steps: int, schedule: Schedule, last: float, spaced: Callable[[float, float, np.ndarray], Any]) -> Grid:
-    """Times whose sigma is spaced(first, end, u) for u from 0 to 1; from SNR 0, sigma starts at 80 (Karras et al.)."""
+    """Times whose sigma is spaced(first, end, u) for u from 0 to 1; above 80, sigma counts as 80 (Karras et al.)."""
     places = _places(steps)
     if steps == 1:
         return places

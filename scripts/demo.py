@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from ddpm_jax import generator, recipes
+from ddpm_jax import generator, images, recipes
 from ddpm_jax.datasets import avatars
 
 ROWS = ("Human, Pale", "Human, Dark", "Elf, Tan", "Zombie", "Robot", "Cat")
@@ -50,13 +50,15 @@ def show(workdir: str) -> None:
     """Write the grid and the denoising, and print how many cells are right to the pixel."""
     model = generator.load(workdir)
     grid, gif = f"{workdir}/grid.png", f"{workdir}/denoising.gif"
-    how = {"complete": True, "steps": 10, "sampler": "ddim", "guidance": 1.0}
-    pictures = recipes.attribute_grid(model, ROWS, COLUMNS, grid, **how)
-    labels = recipes.cross(ROWS, COLUMNS)
-    recipes.denoising(model, labels, gif, columns=len(COLUMNS), **how)
+    job = {"kind": "grid", "label": "", "rows": ROWS, "columns": COLUMNS}
+    job |= {"complete": True, "steps": 10, "sampler": "ddim", "guidance": 1.0}
+    drawn = recipes.draw(model, job)
+    images.write_png(recipes.picture(drawn, scale=4), grid, model.recipe(job=job, scale=4))
+    frames, columns = recipes.frames(model, job)
+    images.write_animation(frames, gif, columns=columns, scale=4)
+    labels = [f"{row}, {column}" for row in ROWS for column in COLUMNS]
     asked = np.stack([avatars.LABELS.parse(label, complete=True) for label in labels])
-    drawn = avatars.PALETTE[avatars.render(asked)]
-    right = (pictures.reshape(drawn.shape) == drawn).all(axis=(1, 2, 3))
+    right = (drawn.pictures == avatars.PALETTE[avatars.render(asked)]).all(axis=(1, 2, 3))
     print(f"\n{right.sum()} of {len(right)} cells ({right.mean():.0%}) equal the exact drawing, pixel for pixel")
     print(f"pictures: {grid} and {gif}")
     print("next, your own words (or a bigger job: --config=punks_cfg):")

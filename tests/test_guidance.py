@@ -1,4 +1,4 @@
-"""Guidance: weights 0 and 1 are exact, the mix is affine, and one call serves both labels."""
+"""Guidance: weights 0 and 1 are exact, mixes are affine, all labels go through one call, what moves is arrays."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,9 @@ import pytest
 
 from ddpm_jax import guidance, process
 
-LABEL = jnp.array([1, -1, 0], jnp.int8)
+LABEL = np.array([1, -1, 0], np.int8)
+OTHER = np.array([0, 1, 1], np.int8)
+NOTHING = np.zeros(3, np.int8)
 T = jnp.asarray(0.3)
 
 
@@ -15,58 +17,119 @@ def predict(x_t, t, label):
     return jnp.sin(3 * x_t) * t + jnp.sum(label * jnp.array([0.7, -0.3, 5.0])) * jnp.cos(x_t)
 
 
+def guided(guide, x_t, t=T, predict=predict, **how):
+    return guidance.predictor(predict, guide, **how)(x_t, t)
+
+
 @pytest.fixture
 def x_t():
     return jax.random.normal(jax.random.key(1), (4, 4, 2))
 
 
-@pytest.mark.parametrize("wrap", [float, jnp.float32])
-def test_weight_0_is_unconditional_and_weight_1_conditional(x_t, wrap):
-    """Bit for bit, even where the two differ by orders of magnitude."""
+def uneven(x_t, t, label):
+    """Answers that differ by orders of magnitude, so that a limit is exact only if it is a product with 0 or 1."""
+    return jnp.where(jnp.any(label != 0), 1e-3 * x_t, 1e3 * jnp.square(x_t))
 
-    def uneven(x_t, t, label):
-        return jnp.where(jnp.any(label != 0), 1e-3 * x_t, 1e3 * jnp.square(x_t))
 
-    nothing = jnp.zeros_like(LABEL)
-    for weight, label in ((0, nothing), (1, LABEL)):
-        guided = guidance.classifier_free(uneven, LABEL, wrap(weight))(x_t, T)
-        np.testing.assert_array_equal(guided, uneven(x_t, T, label))
+@pytest.mark.parametrize(
+    ("guide", "label"),
+    [
+        (guidance.classifier_free(LABEL, 0.0), NOTHING),
+        (guidance.classifier_free(LABEL, 1.0), LABEL),
+        (guidance.conditional(LABEL), LABEL),
+        (guidance.composed(LABEL, np.stack([NOTHING, OTHER]), [0.0, 0.0]), LABEL),
+        (guidance.composable(np.stack([LABEL, OTHER]), [0.0, 0.0]), NOTHING),
+        (guidance.composable(np.stack([LABEL, OTHER]), [1.0, 0.0]), LABEL),
+        (guidance.between(LABEL, NOTHING, 0.0), LABEL),
+        (guidance.between(LABEL, NOTHING, 1.0), NOTHING),
+    ],
+)
+def test_the_limits_are_exact_bit_for_bit(x_t, guide, label):
+    np.testing.assert_array_equal(guided(guide, x_t, predict=uneven), uneven(x_t, T, label))
 
 
 def test_the_guided_output_is_affine_in_the_weight(x_t):
-    without, given = predict(x_t, T, jnp.zeros_like(LABEL)), predict(x_t, T, LABEL)
-    guided = guidance.classifier_free(predict, LABEL, 3.5)(x_t, T)
-    np.testing.assert_allclose(guided, without + 3.5 * (given - without), rtol=1e-5, atol=1e-5)
+    without, given = predict(x_t, T, NOTHING), predict(x_t, T, LABEL)
+    out = guided(guidance.classifier_free(LABEL, 3.5), x_t)
+    np.testing.assert_allclose(out, without + 3.5 * (given - without), rtol=1e-5, atol=1e-5)
 
 
-def test_both_labels_go_through_one_call(x_t):
+def test_composed_weights_lead_away_from_the_label_without_each_word(x_t):
+    full, one, other = (predict(x_t, T, label) for label in (LABEL, NOTHING, OTHER))
+    out = guided(guidance.composed(LABEL, np.stack([NOTHING, OTHER]), [0.5, 2.0]), x_t)
+    np.testing.assert_allclose(out, full + 0.5 * (full - one) + 2.0 * (full - other), rtol=1e-4, atol=1e-5)
+
+
+def test_padding_with_weight_0_changes_nothing(x_t):
+    short = guided(guidance.composed(LABEL, NOTHING[None], [1.5]), x_t)
+    padded = guided(guidance.composed(LABEL, np.stack([NOTHING, OTHER, OTHER]), [1.5, 0.0, 0.0]), x_t)
+    np.testing.assert_allclose(padded, short, rtol=1e-6, atol=1e-6)
+
+
+def test_one_word_in_composables_form_is_classifier_free_guidance(x_t):
+    one = guidance.composable(LABEL[None], [2.5])
+    np.testing.assert_array_equal(guided(one, x_t), guided(guidance.classifier_free(LABEL, 2.5), x_t))
+
+
+def test_against_a_weaker_net(x_t):
+    def weak(x_t, t, label):
+        return 0.5 * predict(x_t, t, label) - 1.0
+
+    strong, worse = predict(x_t, T, LABEL), weak(x_t, T, LABEL)
+    out = guided(guidance.against(LABEL, 2.0), x_t, weak=weak)
+    np.testing.assert_allclose(out, 2 * strong - worse, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(guided(guidance.against(LABEL, 1.0), x_t, weak=weak), strong)
+
+
+@pytest.mark.parametrize(("t", "inside"), [(0.19, False), (0.2, True), (0.5, True), (0.6, True), (0.61, False)])
+def test_outside_the_interval_the_prediction_is_conditional(x_t, t, inside):
+    guide = guidance.classifier_free(LABEL, 4.0)
+    narrow = guide._replace(interval=np.array([0.2, 0.6], np.float32))
+    expected = guided(guide, x_t, jnp.float32(t)) if inside else predict(x_t, jnp.float32(t), LABEL)
+    np.testing.assert_allclose(guided(narrow, x_t, jnp.float32(t)), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_rescaling_gives_the_spread_of_the_conditional_prediction(x_t):
+    guide = guidance.classifier_free(LABEL, 6.0)
+    plain, wild = predict(x_t, T, LABEL), guided(guide, x_t)
+    whole = guided(guide._replace(rescale=np.float32(1)), x_t)
+    assert jnp.std(wild) > 1.5 * jnp.std(plain)
+    assert float(jnp.std(whole)) == pytest.approx(float(jnp.std(plain)), rel=1e-5)
+    half = guided(guide._replace(rescale=np.float32(0.5)), x_t)
+    np.testing.assert_allclose(half, (whole + wild) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_the_spread_of_logits_ignores_what_a_softmax_ignores(x_t):
+    shifted = x_t + jnp.arange(4.0)[:, None, None]
+    assert float(guidance.logit_deviation(shifted)) == pytest.approx(float(guidance.logit_deviation(x_t)), rel=1e-5)
+    assert float(guidance.deviation(shifted)) != pytest.approx(float(guidance.deviation(x_t)), rel=0.1)
+
+
+@pytest.mark.parametrize("guide", [guidance.classifier_free(LABEL, 2.0), guidance.composed(LABEL, OTHER[None], [1.0])])
+def test_all_labels_go_through_one_call(x_t, guide):
     calls = []
 
     def counted(x_t, t, label):
         calls.append(label.shape)
         return predict(x_t, t, label)
 
-    guidance.classifier_free(counted, LABEL, 2.0)(x_t, T)
+    guided(guide, x_t, predict=counted)
     assert calls == [LABEL.shape]
 
 
-def test_an_unspecified_label_is_a_fixed_point(x_t):
-    nothing = jnp.zeros_like(LABEL)
-    guided = guidance.classifier_free(predict, nothing, 7.0)(x_t, T)
-    np.testing.assert_allclose(guided, predict(x_t, T, nothing), rtol=1e-5, atol=1e-6)
-
-
-def test_a_new_weight_or_label_does_not_compile_again(x_t):
+def test_new_weights_labels_intervals_and_rescaling_do_not_compile_again(x_t):
     traced = []
 
     @jax.jit
-    def run(label, weight):
-        traced.append(weight)
-        return guidance.classifier_free(predict, label, weight)(x_t, T)
+    def run(guide):
+        traced.append(guide)
+        return guided(guide, x_t)
 
     for weight in (0.0, 1.0, 4.0):
-        run(LABEL, jnp.float32(weight))
-        run(-LABEL, jnp.float32(weight))
+        for label in (LABEL, OTHER):
+            guide = guidance.classifier_free(label, weight)
+            run(guide)
+            run(guide._replace(interval=np.array([0.1, 0.4], np.float32), rescale=np.float32(0.7)))
     assert len(traced) == 1
 
 
@@ -77,23 +140,23 @@ def test_guiding_eps_is_guiding_x_0(x_t):
     def predict_x_0(x_t, t, label):
         return process.x_0_from_eps(predict(x_t, t, label), x_t, log_snr)
 
-    eps = guidance.classifier_free(predict, LABEL, 2.5)(x_t, T)
-    x_0 = guidance.classifier_free(predict_x_0, LABEL, 2.5)(x_t, T)
+    guide = guidance.classifier_free(LABEL, 2.5)
+    eps, x_0 = guided(guide, x_t), guided(guide, x_t, predict=predict_x_0)
     np.testing.assert_allclose(process.x_0_from_eps(eps, x_t, log_snr), x_0, rtol=1e-4, atol=1e-5)
 
 
 def test_guided_palette_logits_sharpen_the_ratio_of_the_two_distributions(x_t):
     """softmax((1 - w) u + w c) is proportional to p_u^(1 - w) p_c^w."""
-    guided = jax.nn.softmax(guidance.classifier_free(predict, LABEL, 3.0)(x_t, T))
-    p_u = jax.nn.softmax(predict(x_t, T, jnp.zeros_like(LABEL)))
-    p_c = jax.nn.softmax(predict(x_t, T, LABEL))
+    mixed = jax.nn.softmax(guided(guidance.classifier_free(LABEL, 3.0), x_t))
+    p_u, p_c = jax.nn.softmax(predict(x_t, T, NOTHING)), jax.nn.softmax(predict(x_t, T, LABEL))
     expected = p_c**3 / p_u**2
-    np.testing.assert_allclose(guided, expected / jnp.sum(expected, -1, keepdims=True), rtol=1e-4)
+    np.testing.assert_allclose(mixed, expected / jnp.sum(expected, -1, keepdims=True), rtol=1e-4)
 
 
-def test_it_maps_over_images_with_their_own_weights(x_t):
-    weights, images = jnp.array([0.0, 2.0]), jnp.stack([x_t, 2 * x_t])
-    one = lambda weight, x_t: guidance.classifier_free(predict, LABEL, weight)(x_t, T)  # noqa: E731
-    many = jax.jit(jax.vmap(one))(weights, images)
+def test_it_maps_over_images_with_their_own_guidance(x_t):
+    guides = [guidance.classifier_free(LABEL, 0.0), guidance.classifier_free(OTHER, 2.0)]
+    images = jnp.stack([x_t, 2 * x_t])
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *guides)
+    many = jax.jit(jax.vmap(guided))(stacked, images)
     for i in range(2):
-        np.testing.assert_allclose(many[i], one(weights[i], images[i]), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(many[i], guided(guides[i], images[i]), rtol=1e-5, atol=1e-6)

@@ -184,7 +184,7 @@ def read_gif(path: Path) -> list[np.ndarray]:
 def test_frames_of_few_colours_come_back_exactly(tmp_path: Path) -> None:
     palette = random_images(200, 3)
     frames = palette[np.random.default_rng(1).integers(0, 200, (6, 4, 8, 8))]
-    images.write_gif(frames, tmp_path / "a.gif", columns=2, scale=2)
+    images.write_animation(frames, tmp_path / "a.gif", columns=2, scale=2)
     back = read_gif(tmp_path / "a.gif")
     assert len(back) == 6
     for frame, found in zip(frames, back, strict=True):
@@ -194,7 +194,7 @@ def test_frames_of_few_colours_come_back_exactly(tmp_path: Path) -> None:
 def test_frames_of_many_colours_come_back_nearly(tmp_path: Path) -> None:
     ramp = np.stack(np.meshgrid(*[np.linspace(0, 255, 32)] * 2), axis=-1)
     frames = np.stack([np.dstack([ramp, np.full((32, 32), 40.0 * f)]) for f in range(3)]).astype(np.uint8)[:, None]
-    images.write_gif(frames, tmp_path / "a.gif")
+    images.write_animation(frames, tmp_path / "a.gif")
     back = read_gif(tmp_path / "a.gif")
     assert [np.abs(found - frame[0].astype(int)).mean() < 8 for frame, found in zip(frames, back, strict=True)] == [
         True
@@ -203,7 +203,7 @@ def test_frames_of_many_colours_come_back_nearly(tmp_path: Path) -> None:
 
 def test_grey_frames_and_times_come_back(tmp_path: Path) -> None:
     frames = random_images(3, 1, 8, 8, 1)
-    images.write_gif(frames, tmp_path / "a.gif", ms=50)
+    images.write_animation(frames, tmp_path / "a.gif", ms=50)
     assert all(
         np.array_equal(b[..., 0], f[0, ..., 0]) for b, f in zip(read_gif(tmp_path / "a.gif"), frames, strict=True)
     )
@@ -214,4 +214,64 @@ def test_grey_frames_and_times_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(0, 1, 8, 8, 3), (8, 8, 3)])
 def test_frames_without_a_picture_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"give \[f, n, h, w, c\] with f of 1 or more"):
-        images.write_gif(random_images(*shape), tmp_path / "a.gif")
+        images.write_animation(random_images(*shape), tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize(("name", "frames"), [("a.gif", 3), ("a.png", 3), ("a.apng", 3), ("a.webp", 3)])
+def test_the_suffix_says_the_form_of_an_animation(tmp_path: Path, name: str, frames: int) -> None:
+    made = random_images(frames, 2, 8, 8, 3)
+    images.write_animation(made, tmp_path / name, columns=1)
+    with Image.open(tmp_path / name) as picture:
+        assert picture.n_frames == frames and picture.size == (8, 16)
+        if not name.endswith("gif"):  # the others are lossless
+            picture.seek(1)
+            assert np.array_equal(np.asarray(picture.convert("RGB")), made[1].reshape(16, 8, 3))
+
+
+def test_another_suffix_is_no_animation(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"a.mp4 is no animation; its name must end in one of .gif, .png, .apng, .webp"
+    ):
+        images.write_animation(random_images(1, 1, 8, 8, 3), tmp_path / "a.mp4")
+
+
+def test_a_contact_sheet_has_each_picture_and_a_caption_below() -> None:
+    made = random_images(5, 8, 8, 3)
+    sheet = np.asarray(images.contact_sheet(made, ["Mohawk Dark", "Pipe", "a", "b", "c"], 3, scale=3))
+    cell_w, cell_h = (sheet.shape[1] - 6) // 3, (sheet.shape[0] - 6) // 2
+    for i, image in enumerate(made):
+        top, left = 6 + i // 3 * cell_h, 6 + i % 3 * cell_w
+        cell = sheet[top : top + cell_h, left : left + cell_w]
+        offset = (cell_w - 6 - 24) // 2
+        assert np.array_equal(cell[:24, offset : offset + 24], images.enlarge(image, 3))
+        assert (cell[24:] < 128).any()
+    with pytest.raises(ValueError, match="5 images have 1 captions"):
+        images.contact_sheet(made, ["a"], 3)
+
+
+def test_one_colour_becomes_clear() -> None:
+    made = random_images(2, 4, 4, 3)
+    made[:, 0] = (9, 8, 7)
+    clear = images.transparent(made, (9, 8, 7))
+    assert not clear[:, 0, :, 3].any() and (clear[:, 1:, :, 3] == 255).all() and np.array_equal(clear[..., :3], made)
+    with pytest.raises(ValueError, match="images of 1 channels have no background"):
+        images.transparent(made[..., :1], (9, 8, 7))
+
+
+def test_a_picture_is_fitted_to_a_model() -> None:
+    made = random_images(4, 6, 3)
+    fit = images.fit
+    assert np.array_equal(fit(made, (4, 6, 3), None), made)
+    assert np.array_equal(fit(images.enlarge(made, 7), (4, 6, 3), None), made)
+    grey = fit(made, (4, 6, 1), None)
+    assert grey.shape == (4, 6, 1) and np.array_equal(fit(grey[..., 0], (4, 6, 1), None), grey)
+    clear = np.concatenate([made, np.zeros((4, 6, 1), np.uint8)], axis=-1)
+    assert (fit(clear, (4, 6, 3), (1, 2, 3)) == (1, 2, 3)).all() and (fit(clear, (4, 6, 3), None) == 255).all()
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 3), (3, 6, 3), (8, 6, 3), (8, 12, 3)])
+def test_a_picture_of_another_size_is_not_resampled(shape: tuple[int, ...]) -> None:
+    with pytest.raises(
+        ValueError, match=r"the picture is \d+x\d+; give 6x4, or a multiple of it whose pixels are square"
+    ):
+        images.fit(random_images(*shape), (4, 6, 3), None)

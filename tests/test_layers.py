@@ -23,11 +23,11 @@ INSIDE_FUNCTIONS = set("PIL array_record clu etils orbax tensorboard tensorflow_
 L0 = set("schedules process losses samplers guidance edit likelihood labels masking".split())
 L1 = {"nets"}
 L2 = {"datasets", "pipeline"}
-L3 = {"model", "state", "step"}
+L3 = {"model", "state", "step", "engine", "requests"}
 BELOW_L4 = L0 | L1 | L2 | L3
 FILES_OF_L4 = set("checkpoint archive metrics events images runtime processes journal train".split())
 L4 = FILES_OF_L4 | {"evaluation"}
-L5 = {"settings", "hooks", "build", "generator", "recipes", "export", "topology"}
+L5 = set("settings hooks build loaded generator recipes orders commands export topology".split())
 SCRIPTS = "demo prepare_data sample evaluate benchmark check export dashboard"
 EFFECTS = STDLIB | NUMERIC | BELOW_L4 | FILES_OF_L4 | {"absl"}
 
@@ -48,6 +48,7 @@ TABLE = [
     Row("datasets/", STDLIB | {"numpy", "labels", "PIL", "array_record", "tensorflow_datasets"}),
     Row("pipeline", STDLIB | NUMERIC | {"labels", "masking", "datasets"}),
     Row("model", PURE | NUMERIC | L0 | {"flax.linen", "datasets"}),
+    Row("engine requests", PURE | NUMERIC | L0 | {"model", "edit"}),
     Row("state step", PURE | NUMERIC | L0 | {"optax"}),
     Row("checkpoint archive", EFFECTS | {"etils", "orbax", "tensorstore"}),
     Row("metrics events", EFFECTS | {"clu", "tensorboard"}),
@@ -56,8 +57,11 @@ TABLE = [
     Row("evaluation/", EFFECTS | {"PIL", "flax.linen", "optax"}),
     Row("hooks", EFFECTS | {"evaluation"}),
     Row("settings build", EFFECTS | {"hooks"} | {"configs", "evaluation", "ml_collections", "optax"}),
-    Row("generator", EFFECTS | {"evaluation", "build"}),
+    Row("loaded", EFFECTS | {"build"}),
+    Row("generator", EFFECTS | {"evaluation", "build", "loaded"}),
     Row("recipes export topology", EFFECTS | {"evaluation", "build", "generator"}),
+    Row("commands", EFFECTS),
+    Row("orders", EFFECTS | {"commands", "recipes"}),
     Row("configs/", STDLIB),
     Row(
         "main",
@@ -83,7 +87,7 @@ TABLE = [
     Row("__init__", STDLIB | {"generator"}),
 ]
 # Scripts are thin: they call the roots and the effects, and do no mathematics of their own.
-SCRIPTS_MAY = STDLIB | L4 | L5 | {"__init__", "configs", "datasets", "main", "absl", "numpy", "jax"}
+SCRIPTS_MAY = STDLIB | L4 | L5 | {"__init__", "configs", "datasets", "main", "absl", "numpy", "jax", "tqdm"}
 CONFIGS_MAY = {"ml_collections", "configs"}
 
 

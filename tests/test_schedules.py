@@ -130,7 +130,52 @@ def test_a_wrong_value_is_named(make, sentence):
 
 
 def test_the_linear_grid_is_i_over_steps():
-    grid = GRIDS["linear"](1000)
+    grid = schedules.linear_grid(1000)
     assert grid[0] == 1 and grid[-1] == 0 and len(grid) == 1001
     np.testing.assert_array_equal(grid[:-1][::-1], TIMES)
     schedules.check_grid(grid)
+
+
+every_grid = pytest.mark.parametrize("name", GRIDS)
+COSINE, ZERO = schedules.cosine(), schedules.zero_terminal(schedules.linear())
+
+
+@every_grid
+@pytest.mark.parametrize("schedule", [COSINE, ZERO, schedules.linear()], ids=lambda schedule: schedule.name)
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 50])
+def test_every_grid_falls_from_1_to_0_in_as_many_steps_as_asked(name, schedule, steps):
+    grid = GRIDS[name](steps, schedule)
+    schedules.check_grid(grid)
+    assert len(grid) == steps + 1 and grid[0] == 1 and grid[-1] == 0
+
+
+def test_the_quadratic_grid_is_the_square_of_the_linear_one():
+    np.testing.assert_array_equal(schedules.quadratic_grid(10), schedules.linear_grid(10) ** 2)
+
+
+def test_the_trailing_grid_has_times_of_the_table_and_is_linear_where_those_are():
+    np.testing.assert_array_equal(schedules.trailing_grid(50), schedules.linear_grid(50))
+    np.testing.assert_array_equal(schedules.trailing_grid(3), [1, 0.667, 0.333, 0])
+    with pytest.raises(ValueError, match="a trailing grid has at most 1000 steps, not 1001"):
+        schedules.trailing_grid(1001)
+
+
+def test_the_log_snr_grid_is_even_in_log_snr():
+    log_snr = COSINE.log_snr(schedules.log_snr_grid(20, COSINE)[1:-1])
+    np.testing.assert_allclose(np.diff(log_snr, 2), 0, atol=1e-6)
+
+
+def test_the_karras_grid_is_even_in_the_seventh_root_of_sigma():
+    sigma = np.exp(-COSINE.log_snr(schedules.karras_grid(20, COSINE)[1:-1]) / 2)
+    np.testing.assert_allclose(np.diff(sigma ** (1 / 7), 2), 0, atol=1e-7)
+
+
+def test_from_snr_0_grids_by_sigma_start_at_80():
+    log_snr = ZERO.log_snr(schedules.log_snr_grid(10, ZERO)[1:-1])
+    step = log_snr[1] - log_snr[0]
+    assert log_snr[0] - step == pytest.approx(-2 * np.log(80), abs=1e-6)
+
+
+def test_time_at_inverts_log_snr():
+    times = np.array([0.001, 0.2, 0.9])
+    np.testing.assert_allclose(schedules.time_at(COSINE, COSINE.log_snr(times)), times, rtol=1e-9)

@@ -1,0 +1,42 @@
+"""What the scripts have in common: wrong input is one sentence on stderr and an exit code of `runtime.Exit`."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import logging
+
+from ddpm_jax import runtime
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that shows a script's docstring as its help, and raises BadInput instead of printing its usage."""
+
+    def __init__(self, description: str | None) -> None:
+        """Take the script's docstring."""
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise BadInput."""
+        raise runtime.BadInput(message)
+
+
+def run(command: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:
+    """Run a command with its arguments (those of the process unless given) and return its exit code."""
+    logging.set_verbosity(logging.WARNING)
+    try:
+        command(argv)
+    except runtime.Failure as failure:
+        print(failure, file=sys.stderr)
+        return int(failure.code)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return int(runtime.Exit.BAD_INPUT)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return int(runtime.Exit.STORAGE)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return int(runtime.Exit.STOPPED)
+    return int(runtime.Exit.DONE)
