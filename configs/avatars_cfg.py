@@ -19,7 +19,6 @@ def get_config() -> ConfigDict:
     config.data.holdout = "iid"
     config.net.channels = 32
     config.net.blocks = 1
-    config.net.attention = ()
     config.net.word_maps = 32
     config.net.head_channels = 16
     config.loss.target = "palette"

@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     config.net.channels = 48  # of the finest level
     config.net.multipliers = (1, 2)  # of the channels, one per level; each level halves the resolution
     config.net.blocks = 2  # residual blocks per level and direction
-    config.net.attention = (6,)  # heights, after the stem, with self-attention
+    config.net.attention = ()  # heights, after the stem, of the levels with self-attention; () = none
     config.net.attention_head = 32  # channels per attention head
     config.net.stem = 2  # space-to-depth factor at the entrance; 1 = none
     config.net.word_maps = 48  # channels of the learned map that each word adds to the input; 0 = none

@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.data.name = "punks"
     config.data.holdout = "iid"
+    config.net.attention = (6,)
     config.loss.target = "palette"
     config.train.steps = 9_000
     return config

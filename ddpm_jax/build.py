@@ -35,7 +35,6 @@ from ddpm_jax import (
     train,
 )
 from ddpm_jax.datasets.spec import Dataset, Spec, pairs_seen, without_labels
-from ddpm_jax.nets import unet
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -49,12 +48,12 @@ def make_model(config: Mapping[str, Any], spec: Spec) -> model.Model:
     return model.Model(spec, net, schedule, target, losses.WEIGHTINGS[config["loss"]["weighting"]])
 
 
-def make_net(*, name: str, spec: Spec, target: losses.Target, dtype: str, **fields: Any) -> unet.UNet:
-    """Return the network, checked against the image's shape. Raises ValueError if its depth does not divide it."""
-    shape = {key: fields[key] for key in ("multipliers", "stem", "channels", "groups", "attention", "attention_head")}
-    unet.check_shape(spec.shape, **shape)
+def make_net(*, name: str, spec: Spec, target: losses.Target, dtype: str, **fields: Any) -> nets.Net:
+    """Return the network. Raises ValueError if it does not take images of this shape."""
     fields = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in fields.items()}
-    return nets.NETS[name](out_channels=target.channels(spec.shape[2]), dtype=jnp.dtype(dtype), **fields)
+    net = nets.NETS[name](out_channels=target.channels(spec.shape[2]), dtype=jnp.dtype(dtype), **fields)
+    net.check_shape(spec.shape)
+    return net
 
 
 def make_schedule(*, name: str, zero_terminal: bool) -> schedules.Schedule:
@@ -159,6 +158,8 @@ def fine_tuned(
     words = Spec.from_json(checkpoint.read_meta(path)["spec"]).labels.words
     fresh = init(total)
     params, left = state.transplant(fresh.params, checkpoint.load_arrays(path, "ema"), built.spec.labels.words, words)
+    if jax.tree.all(jax.tree.map(np.array_equal, params, fresh.params)):
+        raise runtime.BadInput(f"init_from: no array of {path} fits this net; give a checkpoint with the same net.*")
     logging.info("started from %s; fresh: %s", path, ", ".join(left) or "nothing")
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, fresh.params)
     return fresh._replace(params=params, ema=jax.tree.map(jnp.copy, params))

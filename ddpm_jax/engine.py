@@ -96,7 +96,7 @@ class Engine:
 
 
 def _start(at: Places, *, shape: tuple[int, int, int]) -> Array:
-    return jax.random.normal(_keys(at)[0], shape)
+    return jax.random.normal(keys(at)[0], shape)
 
 
 def _draw(
@@ -110,7 +110,7 @@ def _draw(
     observe: Callable[[Array], Array] | None = None,
 ) -> tuple[Array, Any]:
     denoise, decode = model.denoiser(nets.params, guide, nets.weak)
-    x_0, frames = samplers.sample(denoise, start, _keys(at)[1], rows, decode=decode, observe=observe)
+    x_0, frames = samplers.sample(denoise, start, keys(at)[1], rows, decode=decode, observe=observe)
     return process.to_uint8(x_0), frames
 
 
@@ -127,12 +127,12 @@ def _paint(
 ) -> Array:
     denoise, decode = model.denoiser(nets.params, guide, nets.weak)
     x_0 = process.to_float(picture)
-    painted, _ = edit.inpaint(denoise, start, _keys(at)[1], paint, x_0=x_0, mask=mask, decode=decode)
+    painted, _ = edit.inpaint(denoise, start, keys(at)[1], paint, x_0=x_0, mask=mask, decode=decode)
     return process.to_uint8(painted)
 
 
 def _noised(picture: Array, at: Places, log_snr: Array) -> Array:
-    return edit.noised(process.to_float(picture), _keys(at)[0], log_snr)
+    return edit.noised(process.to_float(picture), keys(at)[0], log_snr)
 
 
 def _invert(guide: Guidance, picture: Array, nets: Nets, rows: samplers.Rows, log_snr: Array, *, model: Model) -> Array:
@@ -140,7 +140,7 @@ def _invert(guide: Guidance, picture: Array, nets: Nets, rows: samplers.Rows, lo
     return edit.invert(denoise, process.to_float(picture), rows, log_snr)
 
 
-def _keys(at: Places) -> tuple[Array, Array]:
+def keys(at: Places) -> tuple[Array, Array]:
     """Return the keys of the noise that a picture starts from, and of what its sampler draws."""
     start_key, sampler_key = jax.random.split(jax.random.fold_in(jax.random.key(at.seed), at.number))
     return start_key, sampler_key

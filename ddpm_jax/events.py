@@ -1,4 +1,4 @@
-"""TensorBoard event files without TensorFlow: written in CLU's terms, cut back at a resume, and read."""
+"""TensorBoard event files without TensorFlow: written in CLU's terms, cut back at a resume, set aside, and read."""
 
 import io
 import os
@@ -13,7 +13,6 @@ import numpy as np
 from ddpm_jax import images as pictures
 
 PathLike = str | os.PathLike[str]
-MAX_EVENT_BYTES = 2**30
 
 
 class EventWriter:
@@ -73,7 +72,7 @@ class EventWriter:
 
     def write_videos(self, step: int, videos: Mapping[str, Any]) -> None:
         """Not written."""
-        raise NotImplementedError("videos are not written; use images.write_gif")
+        raise NotImplementedError("videos are not written; use images.write_animation")
 
     write_audios = write_histograms = write_videos
 
@@ -100,26 +99,36 @@ class EventWriter:
 
 
 def cut_back(logdir: PathLike, step: int) -> None:
-    """Cut the event files of a workdir before their first event later than `step`, and before a torn one.
+    """Cut the event files of a workdir before their first event later than `step`, and before a damaged one.
 
     A session start (see `write_summaries`) hides orphaned events from TensorBoard, but not from EventAccumulator.
     """
-    for path in pathlib.Path(logdir).glob("events.out.tfevents.*"):
+    for path in files(logdir):
         with open(path, "rb+") as file:
             file.truncate(_end_of_step(file, step))
 
 
+def files(logdir: PathLike) -> list[pathlib.Path]:
+    """Return the event files of a workdir, the oldest first: their names say the second."""
+    return sorted(pathlib.Path(logdir).glob("events.out.tfevents.*"))
+
+
 def _end_of_step(file: BinaryIO, step: int) -> int:
-    """Return where the events up to `step` end; a record is its length [8 bytes], CRC [4], content, CRC [4]."""
+    """Return where the whole events up to `step` end; a record is its length [8 bytes], CRC [4], content, CRC [4]."""
     while True:
         begin = file.tell()
-        header = file.read(12)
-        size = int.from_bytes(header[:8], "little")
-        if len(header) < 12 or size > MAX_EVENT_BYTES:
+        length = _checked(file, 8)
+        content = length and _checked(file, int.from_bytes(length, "little"))
+        if content is None or _protos().Event.FromString(content).step > step:
             return begin
-        record = file.read(size + 4)
-        if len(record) < size + 4 or _protos().Event.FromString(record[:size]).step > step:
-            return begin
+
+
+def _checked(file: BinaryIO, size: int) -> bytes | None:
+    """Return the next `size` bytes, or None unless the masked CRC-32C behind them is theirs."""
+    from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
+
+    content, crc = file.read(size), file.read(4)
+    return content if crc == pywrap_tensorflow.masked_crc32c(content).to_bytes(4, "little") else None
 
 
 def read_scalars(logdir: PathLike) -> dict[str, list[tuple[int, float]]]:
@@ -147,7 +156,7 @@ def _protos() -> Any:
 
 def _wait_for_a_new_second(logdir: pathlib.Path) -> None:
     """Wait until a new file, named by the second, is read after those that are there."""
-    seconds = [path.name.split(".")[3] for path in logdir.glob("events.out.tfevents.*")]
+    seconds = [path.name.split(".")[3] for path in files(logdir)]
     while seconds and max(seconds) == f"{int(time.time()):010}":
         time.sleep(0.02)
 

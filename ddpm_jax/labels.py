@@ -101,7 +101,7 @@ class LabelSpace:
     def parse(self, label: Label, *, complete: bool = False) -> np.ndarray:
         """Return the int8 vector [size] that a label means.
 
-        A label is text ("Female, Mohawk, -Pipe"; "" and "any" ask for nothing), a dict from group to word or words
+        A label is text ("Female, Mohawk, -Pipe"; "" and "any" add nothing), a dict from group to word or words
         ({"type": "Zombie", "accessories": ["Beanie", "-Pipe"]}), a vector, or None. Naming a word of a Categorical sets
         its others to -1. Words not named are 0, or -1 with `complete`. Unknown and contradicting words are errors.
         """
@@ -155,8 +155,10 @@ def _from_words(space: LabelSpace, label: str | Mapping[str, Any]) -> np.ndarray
     """Turn words into a vector; a leading minus sign says absent."""
     vector = np.zeros(space.size, np.int8)
     for term, group in _terms(space, label):
-        state = -1 if term.startswith("-") else 1
-        index = space.index(term.removeprefix("-").strip(), group)
+        state, word = -1 if term.startswith("-") else 1, term.removeprefix("-").strip()
+        if not word:
+            raise ValueError("a minus sign needs a word after it, the one to be absent")
+        index = space.index(word, group)
         if vector[index] == -state:
             raise ValueError(f"the label asks for {space.words[index]!r} and for its absence; keep one of the two")
         vector[index] = state
@@ -181,8 +183,7 @@ def _terms(space: LabelSpace, label: str | Mapping[str, Any]) -> Iterable[tuple[
         group = space.group(str(name)) if isinstance(label, Mapping) else None
         words = [value] if isinstance(value, str | int | np.integer) else value or ()
         terms = [term.strip() for word in words for term in str(word).split(",") if term.strip()]
-        if [term.casefold() for term in terms] != ["any"]:
-            yield from ((term, group) for term in terms)
+        yield from ((term, group) for term in terms if term.casefold() != "any")
 
 
 def _nearest(word: str, known: Iterable[str]) -> list[str]:

@@ -27,22 +27,35 @@ def main(argv: list[str]) -> None:
     """Build the run that the flags describe and train it. Raises `runtime.Failure`, which `run` turns into a code."""
     if len(argv) > 1:
         raise runtime.BadInput(f"unexpected argument {argv[1]!r}; settings are --config.<section>.<key>=<value>")
+    workdir = str(WORKDIR.value)
+    if not workdir.strip():
+        raise runtime.BadInput("--workdir is empty; name a directory, as in --workdir=workdir/punks")
     config = CONFIG.value
     settings.check(config)
     runtime.configure_devices(config.train.batch_size // config.train.accumulate, config.runtime.devices)
     if config.runtime.cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(config.runtime.cache))
-    logging.info("devices: %d %s", jax.device_count(), jax.default_backend())
+    logging.info("devices: %d %s", *_devices())
     try:
-        built = build.build(config)
+        train.train(_built(), workdir)
+    except OSError as error:  # of the data or of the workdir
+        raise runtime.Storage(f"reading or writing failed: {error}") from error
+
+
+def _devices() -> tuple[int, str]:
+    """Return how many devices there are, and of which kind. Raises BadInput where JAX_PLATFORMS names one not there."""
+    try:
+        return jax.device_count(), jax.default_backend()
+    except (RuntimeError, AssertionError) as error:  # the latter, without a word, for cuda where no GPU is seen
+        asked, why = os.environ.get("JAX_PLATFORMS", ""), " ".join(str(error).split()) or "there is no such device"
+        raise runtime.BadInput(f"jax cannot start with JAX_PLATFORMS={asked!r}: {why}; try cpu") from error
+
+
+def _built() -> train.Run:
+    try:
+        return build.build(CONFIG.value)
     except ValueError as error:
         raise runtime.BadInput(str(error)) from error
-    except OSError as error:
-        raise runtime.Storage(str(error)) from error
-    try:
-        train.train(built, str(WORKDIR.value))
-    except OSError as error:
-        raise runtime.Storage(f"{WORKDIR.value} cannot be written: {error}") from error
 
 
 def run() -> int:
@@ -53,6 +66,9 @@ def run() -> int:
     except runtime.Failure as failure:
         print(failure, file=sys.stderr)
         return int(failure.code)
+    except KeyboardInterrupt:  # in the loop it is a request, which train.train answers
+        print("stopped before the first step", file=sys.stderr)
+        return int(runtime.Exit.STOPPED)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0

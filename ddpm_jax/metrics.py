@@ -1,5 +1,6 @@
 """What a run reports: TensorBoard events through CLU, the scalars also as lines of `metrics.jsonl`; both read back."""
 
+import itertools
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from ddpm_jax import events, runtime
 
@@ -25,8 +27,9 @@ class Writer:
     """Writes the metrics of one run into its workdir; a resumed run passes the step that it continues from.
 
     Everything later than `step` is dropped from the workdir first, so a step that is trained twice is reported once.
-    Call `flush` before a checkpoint is saved: what a resume keeps must be on disk by then. With `logs_only` (all
-    processes but the first) values only go to the log.
+    A run that starts fresh, at step 0, drops nothing: the logs that it finds get other names. Call `flush` before a
+    checkpoint is saved: what a resume keeps must be on disk by then. With `logs_only` (all processes but the first)
+    values only go to the log.
     """
 
     def __init__(self, workdir: PathLike, *, step: int = 0, logs_only: bool = False):
@@ -36,7 +39,10 @@ class Writer:
             self._events = clu.create_default_writer(just_logging=True, asynchronous=False)
             return
         pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
-        events.cut_back(workdir, step)
+        if step:
+            events.cut_back(workdir, step)
+        else:
+            _set_aside(pathlib.Path(workdir))
         self._events = clu.create_default_writer(os.fspath(workdir), asynchronous=False)
         self._events.write_summaries(step + 1, {}, {"session": "start"})
         self._lines = _Lines(pathlib.Path(workdir) / FILE, step)
@@ -74,6 +80,18 @@ class Writer:
         self._events.close()
         if self._lines is not None:
             self._lines.close()
+
+
+def _set_aside(workdir: pathlib.Path) -> None:
+    """Rename the logs of an earlier run to `*.old-<n>*`, which neither TensorBoard nor this file reads; say so."""
+    logs = [*workdir.glob(FILE), *events.files(workdir)]
+    mark = next(f"old-{n}" for n in itertools.count() if not any(workdir.glob(f"*.old-{n}*")))
+    for log in logs:
+        # TensorBoard reads whatever has "tfevents" in its name.
+        name = f"{FILE}.{mark}" if log.name == FILE else log.name.replace("tfevents", mark)
+        log.rename(workdir / name)
+    if logs:
+        logging.info("the logs of an earlier run in %s are kept, as *.%s*", workdir, mark)
 
 
 class _Lines:

@@ -26,6 +26,7 @@ def parser(description: str | None) -> commands.Parser:
     what("--keep", help='new pictures that share these words of the label: "Female+Mohawk"')
     what("--spread", type=float, help="variations of one picture, from 0 (the same) to 1 (unlike)")
     what("--edit", help="a PNG to start from, as it is or enlarged")
+    what("--sketch", help="a PNG of a digit, drawn large or small: --edit for a model of MNIST")
     what("--strength", type=float, default=0.5, help="of the edit: 0 keeps the picture, 1 forgets it (default 0.5)")
     what("--mask", help="a PNG of its size: what is not black is painted anew, the rest kept")
     what("--recipe", help="a PNG made here: make it again, and say whether it is the same")
@@ -55,13 +56,17 @@ def parser(description: str | None) -> commands.Parser:
 
 def job(args: argparse.Namespace) -> dict[str, Any]:
     """Return the job that the arguments mean. Raises BadInput for two at once, or one that cannot be read."""
-    asked = [name for name in ("grid", "group", "sweep", "to", "swap", "keep", "spread", "edit") if _given(args, name)]
+    asked = [
+        name
+        for name in ("grid", "group", "sweep", "to", "swap", "keep", "spread", "edit", "sketch")
+        if _given(args, name)
+    ]
     if len(asked) > 1:
         raise runtime.BadInput(f"--{asked[0]} and --{asked[1]} ask for different things; give one of them")
     common = {"label": args.label, "seed": args.seed, **settings(args)}
     if not asked:
         return {"kind": "sheet", "n": args.n, "complete": args.complete, "snap": args.snap, **common}
-    if asked[0] == "edit":
+    if asked[0] in ("edit", "sketch"):
         return _edit(args, common)
     more: dict[str, Any] = {"complete": args.complete}
     if asked[0] in ("grid", "group", "sweep", "swap", "keep"):
@@ -103,7 +108,8 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _edit(args: argparse.Namespace, common: Mapping[str, Any]) -> dict[str, Any]:
-    made = {"kind": "edit", "picture": recipes.packed(images.read_png(args.edit)), "n": args.n, **common}
+    given = recipes.packed(images.read_png(args.edit or args.sketch))
+    made = {"kind": "edit", "picture": given, "sketch": bool(args.sketch), "n": args.n, **common}
     if args.mask:
         if args.snap:
             raise runtime.BadInput("--snap does not go with --mask: what is kept stays as it is")

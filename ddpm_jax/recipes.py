@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddpm_jax import images, runtime
+from ddpm_jax.datasets import mnist
 from ddpm_jax.generator import Generator
 
 PathLike = str | os.PathLike[str]
@@ -74,9 +75,15 @@ def reroll(model: Generator, *, label: str, keep: Sequence[str], n: int, **how: 
     return Drawn(model.reroll(label, keep, n=n, **how))
 
 
-def edit(model: Generator, *, picture: str, label: str, n: int, mask: str = "", **how: Any) -> Drawn:
-    """Draw what becomes of a picture (`packed`): all of it, or where a mask of the same form is not black."""
-    given = model.fit(unpacked(picture))
+def edit(
+    model: Generator, *, picture: str, label: str, n: int, mask: str = "", sketch: bool = False, **how: Any
+) -> Drawn:
+    """Draw what becomes of a picture (`packed`): all of it, or where a mask of the same form is not black.
+
+    A `sketch` is any drawing of a digit, made one of MNIST's first.
+    """
+    drawing = unpacked(picture)
+    given = mnist.from_sketch(drawing, model.spec.shape[0]) if sketch else model.fit(drawing)
     if not mask:
         made = model.edit(given, label, n=n, **how)
     else:

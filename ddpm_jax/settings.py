@@ -27,7 +27,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "optimizer.learning_rate": (1e-9, 1),
     "optimizer.warmup": (0, 10**9),
     "optimizer.weight_decay": (0, 10),
-    "optimizer.clip_norm": (1e-6, 1e6),
+    "optimizer.clip_norm": (1e-6, 10**6),
     "optimizer.b1": (0, 0.99999),
     "optimizer.b2": (0, 0.99999),
     "optimizer.ema": (0, 0.9999999),
@@ -78,7 +78,7 @@ def check(config: ConfigDict) -> None:
     _check_keys(values, runtime.flat(default.get_config().to_dict()))
     for key, (low, high) in RANGES.items():
         if not low <= values[key] <= high:
-            raise runtime.BadInput(f"{key} is {values[key]!r}; it must be from {low:g} to {high:g}")
+            raise runtime.BadInput(f"{key} is {values[key]!r}; it must be from {low} to {high}")
     if not values["net.multipliers"] or min(values["net.multipliers"]) < 1:
         raise runtime.BadInput(
             f"net.multipliers is {values['net.multipliers']}; give one number of 1 or more per level"

@@ -97,12 +97,12 @@ def train(run: Run, workdir: str) -> None:
         log = journal.Journal(
             writer, workdir, total=total, every=run.log.every, batch_size=run.plan.batch_size, meta=meta
         )
+        stack.enter_context(ending(log, lambda: step))
         for inputs in log.timed(run.feed(step, total)):
             state, found = run.advance(state, inputs)
             step += run.plan.steps_per_dispatch
             log.add(step, found)
             if log.bad_in_row >= run.plan.bad_steps:
-                log.finish(step, "diverged")
                 raise runtime.Diverged(f"{log.bad_in_row} non-finite steps in a row before step {step}; lower the rate")
             for hook in run.hooks:
                 if step % hook.every == 0 or step == total:
@@ -112,11 +112,22 @@ def train(run: Run, workdir: str) -> None:
                 saves.save(step, state, {**run.meta, "journal": log.state()}, log.measured(step))
             if stop.requested and step < total:
                 saves.wait()
-                log.finish(step, "stopped")
                 raise runtime.Stopped(f"{stop.requested}: step {step} of {total} is saved in {folder / str(step)}")
         saves.wait()  # which reads the save back and compares
-        log.finish(step, "done")
     logging.info("done: step %d is saved and verified in %s", total, folder / str(total))
+
+
+@contextlib.contextmanager
+def ending(log: journal.Journal, step: Callable[[], int]) -> Iterator[None]:
+    """Write into the progress file how the run ended, whatever ended it: done, stopped, diverged or failed."""
+    try:
+        yield
+    except BaseException as error:
+        status = {runtime.Stopped: "stopped", runtime.Diverged: "diverged"}.get(type(error), "failed")
+        with contextlib.suppress(OSError):  # where nothing can be written, the first error is the one to show
+            log.finish(step(), status)
+        raise
+    log.finish(step(), "done")
 
 
 def start(run: Run, saves: checkpoint.Checkpointer, folder: pathlib.Path) -> tuple[TrainState, dict[str, Any]]:
@@ -126,7 +137,9 @@ def start(run: Run, saves: checkpoint.Checkpointer, folder: pathlib.Path) -> tup
         total = run.plan.steps if run.plan.minutes <= 0 else timed_steps(run)
         logging.info("starting fresh: %d steps", total)
         return run.init(total), {}
-    run.check_resume(checkpoint.read_meta(folder / str(newest)))
+    saved = checkpoint.read_meta(folder / str(newest))
+    run.check_resume(saved)
+    check_minutes(run.plan.minutes, saved["config"]["train"]["minutes"])
     state, meta = saves.restore(newest, run.abstract)
     if run.plan.minutes <= 0:
         if newest > run.plan.steps:
@@ -137,6 +150,15 @@ def start(run: Run, saves: checkpoint.Checkpointer, folder: pathlib.Path) -> tup
         raise runtime.BadInput(f"the {left} steps left are no multiple of train.steps_per_dispatch; change train.steps")
     logging.info("resuming at step %d of %d: the newest whole checkpoint here", newest, int(state.total))
     return state, meta
+
+
+def check_minutes(minutes: float, before: float) -> None:
+    """Raise BadInput for minutes that a resume would ignore."""
+    if minutes > 0 and minutes != before:
+        raise runtime.BadInput(
+            f"train.minutes was {before:g} and is {minutes:g}, but minutes are timed at the start only; "
+            "give --config.train.minutes=0 --config.train.steps=N for another end"
+        )
 
 
 def describe(run: Run, writer: metrics.Writer) -> None:

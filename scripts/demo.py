@@ -5,40 +5,25 @@
 Run it again and it goes on, or only makes the pictures.
 """
 
-import argparse
 import subprocess
 import sys
 import time
 
 import numpy as np
 
-from ddpm_jax import generator, images, recipes
+from ddpm_jax import commands, generator, images, recipes, runtime
 from ddpm_jax.datasets import avatars
 
 ROWS = ("Human, Pale", "Human, Dark", "Elf, Tan", "Zombie", "Robot", "Cat")
-COLUMNS = (
-    "",
-    "Mohawk",
-    "Curls, Glasses",
-    "Cap",
-    "Wizard Hat, Beard",
-    "Beanie, Pipe",
-    "Crown, Long Hair",
-    "Shades, Earring",
-)
+COLUMNS = ("", "Mohawk", "Curls, Glasses", "Cap", "Wizard Hat, Beard", "Beanie, Pipe")
+COLUMNS += ("Crown, Long Hair", "Shades, Earring")
 
 
 def train(workdir: str, minutes: float) -> int:
     """Train the embedded set; returns the exit code of the main job."""
-    command = [
-        "-m",
-        "ddpm_jax.main",
-        "--config=avatars_cfg",
-        f"--workdir={workdir}",
-        f"--config.train.minutes={minutes}",
-    ]
-    print("python", *command, flush=True)
-    job = subprocess.Popen([sys.executable, *command])
+    flags = ["--config=avatars_cfg", f"--workdir={workdir}", f"--config.train.minutes={minutes}"]
+    print("python -m ddpm_jax.main", *flags, flush=True)
+    job = subprocess.Popen([sys.executable, "-m", "ddpm_jax.main", *flags])
     while True:
         try:
             return job.wait()
@@ -66,21 +51,22 @@ def show(workdir: str) -> None:
     print(f"  {sys.executable} {command}")
 
 
-def run(argv: list[str] | None = None) -> int:
-    """Run the demo and return its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make(argv: list[str] | None) -> None:
+    """Train, then show; where training ends early its exit code is the demo's."""
+    parser = commands.Parser(__doc__)
     parser.add_argument("--workdir", default="workdir/demo")
-    parser.add_argument(
-        "--minutes", type=float, default=2.2, help="of training (default 2.2); a run once begun keeps its length"
-    )
+    parser.add_argument("--minutes", type=float, default=2.2, help="of training (default 2.2); a run keeps its first")
     args = parser.parse_args(argv)
+    if not args.workdir.strip():
+        raise runtime.BadInput("--workdir is empty; name a directory, as in --workdir=workdir/demo")
+    if not args.minutes > 0:
+        raise runtime.BadInput(f"--minutes is {args.minutes:g}; it must be above 0")
     began = time.monotonic()
-    code = train(args.workdir, args.minutes)
-    if code == 0:
-        show(args.workdir)
-        print(f"{time.monotonic() - began:.0f} seconds in all")
-    return code
+    if code := train(args.workdir, args.minutes):
+        sys.exit(code)  # the job has said why
+    show(args.workdir)
+    print(f"{time.monotonic() - began:.0f} seconds in all")
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(commands.run(make))

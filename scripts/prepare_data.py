@@ -7,26 +7,17 @@ Raw files come from the directory in DDPM_JAX_MIRROR if they are there, else fro
 the array cache that training reads; punks and mnist are also prepared for TFDS, as array_record, where it is installed.
 """
 
-import argparse
 import importlib.util
 import logging
 import sys
 from pathlib import Path
 
-from ddpm_jax import datasets, runtime
+from ddpm_jax import commands, datasets, runtime
 from ddpm_jax.datasets import mnist, punks
 
 PREPARED = {"punks": punks.prepare, "mnist": mnist.prepare}
 NAMES = {"punks-images": ["punks_images"], "punks": ["punks"], "mnist": ["mnist"]}
 NAMES["all"] = ["punks_images", "punks", "mnist"]
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=NAMES, help="punks-images: the sheet without its labels")
-    parser.add_argument("--root", default="data", help="where everything goes (default data)")
-    return parser.parse_args(argv)
 
 
 def prepare(name: str, root: str) -> None:
@@ -40,20 +31,22 @@ def prepare(name: str, root: str) -> None:
         print(f"{name} for TFDS: {where}")
 
 
+def make(argv: list[str] | None) -> None:
+    """Prepare what the arguments name."""
+    parser = commands.Parser(__doc__)
+    parser.add_argument("name", choices=NAMES, help="punks-images: the sheet without its labels")
+    parser.add_argument("--root", default="data", help="where everything goes (default data)")
+    args = parser.parse_args(argv)
+    if not args.root.strip():
+        raise runtime.BadInput("--root is empty; name a directory, as in --root=data")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in NAMES[args.name]:
+        prepare(name, args.root)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; data that cannot be had or is wrong ends in one sentence and exit code 65, a full disk in 74."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    args = parse(argv)
-    try:
-        for name in NAMES[args.name]:
-            prepare(name, args.root)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return int(runtime.Exit.BAD_INPUT)
-    except OSError as error:
-        print(error, file=sys.stderr)
-        return int(runtime.Exit.STORAGE)
-    return 0
+    return commands.run(make, argv)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,7 @@
 python scripts/sample.py --checkpoint=workdir/punks --label="Female, Mohawk, Earring" --out=mohawks.png
 python scripts/sample.py --checkpoint=workdir/punks --grid="Female,Male x Mohawk,Beanie,VR" --out=grid.png
 python scripts/sample.py --checkpoint=workdir/punks --label=Male --group=accessories --out=all.png
-python scripts/sample.py --checkpoint=workdir/punks --label=Zombie --sweep=guidance=0,1,2,4 --out=sweep.png
-python scripts/sample.py --checkpoint=workdir/punks --label=Zombie --to=Ape --out=morph.gif
 python scripts/sample.py --checkpoint=workdir/punks --edit=mine.png --label=Alien --strength=0.6 --out=alien.png
-python scripts/sample.py --checkpoint=workdir/punks --n=10000 --out=many.npz
 python scripts/sample.py --checkpoint=workdir/punks --recipe=grid.png --out=again.png
 """
 
@@ -44,8 +41,8 @@ def make(argv: list[str] | None) -> None:
     if args.transparent and background is None:
         raise runtime.BadInput(f"{model.spec.name} has no background; leave out --transparent")
     drawn = recipes.draw(model, job)
-    recipe = model.recipe(job=job, settings=model.settings(**orders.settings(args))._asdict(), scale=args.scale)
-    recipe["background"] = background
+    settings = model.settings(**orders.settings(args))._asdict()
+    recipe = model.recipe(job=job, settings=settings, scale=args.scale, background=background)
     images.write_png(recipes.picture(drawn, scale=args.scale, background=background), out, recipe)
     if args.json:
         runtime.write_atomically(f"{out}.json", json.dumps(recipe, indent=2).encode())
@@ -75,7 +72,7 @@ def stream(model: generator.Generator, job: dict[str, object], out: Path) -> Non
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; wrong input ends in one sentence and exit code 65."""
+    """Run the command and return its exit code."""
     return commands.run(make, argv)
 
 

@@ -6,7 +6,11 @@ import pytest
 from conftest import tiny_config
 from PIL import Image
 
-from ddpm_jax import build, checkpoint, state
+from ddpm_jax import build, checkpoint, losses, nets, runtime, state
+from ddpm_jax.configs import avatars_cfg, default, mnist_cfg, mnist_classes_cfg, punks_cfg, punks_uncond_cfg
+from ddpm_jax.datasets import spec
+from ddpm_jax.labels import LabelSpace
+from ddpm_jax.nets import unet
 
 
 @pytest.mark.parametrize(
@@ -15,6 +19,7 @@ from ddpm_jax import build, checkpoint, state
         ({"data__name": "avatar"}, "did you mean avatars"),
         ({"data__holdout": "idd"}, "iid"),
         ({"net__multipliers": (1, 2, 4, 8, 8)}, "16 is not divisible by 32; use at most 4 levels"),
+        ({"net__attention": (6,)}, "net.attention 6 is no level's height; they are 8$"),
         ({"train__batch_size": 63}, "batch_size 63 is not divisible by 2 devices; try 62 or 64"),
         (
             {"data__storage": "stream", "train__steps_per_dispatch": 2, "train__steps": 2},
@@ -25,6 +30,34 @@ from ddpm_jax import build, checkpoint, state
 def test_what_only_the_data_and_the_devices_can_tell_is_refused_too(changes, message):
     with pytest.raises(ValueError, match=message):
         build.build(tiny_config(**changes))
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "heights"),
+    [
+        (avatars_cfg, (16, 16, 3), ()),
+        (punks_cfg, (24, 24, 3), (6,)),
+        (punks_uncond_cfg, (32, 32, 3), (8,)),
+        (mnist_cfg, (16, 16, 1), (4,)),
+        (mnist_classes_cfg, (28, 28, 1), (7,)),
+        (default, (64, 64, 3), ()),
+    ],
+)
+def test_the_shipped_nets_take_their_images_and_attend_where_they_say(module, shape, heights):
+    section = build.jsonable(module.get_config().net.to_dict())
+    net = build.make_net(**section, spec=spec.Spec("made", shape, LabelSpace()), target=losses.TARGETS["eps"](None))
+    assert net.attention == heights
+
+
+def test_a_new_net_is_one_line_of_the_table(monkeypatch):
+    class Pixelwise(unet.UNet):
+        def check_shape(self, shape):
+            raise ValueError("not mine")
+
+    monkeypatch.setitem(nets.NETS, "pixelwise", Pixelwise)
+    section = {**build.jsonable(default.get_config().net.to_dict()), "name": "pixelwise"}
+    with pytest.raises(ValueError, match="not mine"):
+        build.make_net(**section, spec=spec.Spec("made", (5, 5, 3), LabelSpace()), target=losses.TARGETS["eps"](None))
 
 
 def test_a_palette_head_needs_a_palette(tmp_path):
@@ -45,6 +78,12 @@ def test_fine_tuning_starts_from_the_averaged_parameters_of_another_run(trained)
     jax.tree.map(np.testing.assert_array_equal, first.params, saved)
     jax.tree.map(np.testing.assert_array_equal, first.ema, saved)
     assert int(first.step) == 0 and not jax.tree.leaves(first.opt_state)[1].any()
+
+
+def test_fine_tuning_from_a_net_without_a_common_array_is_refused(trained):
+    run = build.build(tiny_config(init_from=str(trained), net__channels=16, net__head_channels=8, net__word_maps=8))
+    with pytest.raises(runtime.BadInput, match=r"init_from: no array of .*checkpoints/8 fits this net; give a checkpo"):
+        run.init(8)
 
 
 def test_transplanting_moves_words_by_name_and_lists_what_is_fresh():

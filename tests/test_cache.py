@@ -39,6 +39,14 @@ def test_arrays_of_another_key_are_decoded_again(tmp_path: Path, caplog: pytest.
     cache.arrays(tmp_path / "set", {"version": 2}, never)
 
 
+def test_versions_in_a_name_are_told_apart(tmp_path: Path) -> None:
+    cache.arrays(tmp_path / "set_3.0.1_train", KEY, decode)
+    cache.arrays(tmp_path / "set_3.0.2_train_test", KEY, decode)
+    cache.arrays(tmp_path / "set_3.0.1_train", KEY, never)
+    files = [f"set_{name}.{kind}" for name in ("3.0.1_train", "3.0.2_train_test") for kind in ("json", "lock", "npz")]
+    assert sorted(one.name for one in tmp_path.iterdir()) == files
+
+
 def test_every_flipped_byte_is_noticed_and_repaired(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache.arrays(tmp_path / "set", KEY, decode)
     blob = tmp_path / "set.npz"

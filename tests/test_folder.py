@@ -125,6 +125,12 @@ def test_subdirectories_are_classes(tmp_path: Path) -> None:
     assert found.labels.argmax(axis=1).tolist() == [0, 0, 1]
 
 
+def test_a_directory_with_the_name_of_an_image_is_none(tmp_path: Path) -> None:
+    save(tmp_path / "pets" / "sheet.png" / "1.png", photo())
+    found = load(tmp_path / "pets")
+    assert len(found.images) == 1 and found.spec.labels.words == ("sheet.png",)
+
+
 def test_a_file_lists_what_is_held_out_by_name_or_id(pictures: Path) -> None:
     (pictures / "held.txt").write_text("c.bmp\n0\n")
     assert load(pictures, holdout=str(pictures / "held.txt")).heldout.tolist() == [0, 2]

@@ -52,7 +52,9 @@ def test_naming_a_word_of_a_categorical_says_that_the_others_are_absent_and_noth
     )
 
 
-@pytest.mark.parametrize("nothing", ["", "any", " Any ", None, {}, {"type": None, "accessories": []}, np.zeros(10)])
+@pytest.mark.parametrize(
+    "nothing", ["", "any", " Any ", "any, ANY", None, {}, {"type": None, "accessories": []}, np.zeros(10)]
+)
 def test_a_label_may_ask_for_nothing(nothing):
     np.testing.assert_array_equal(SPACE.parse(nothing), np.zeros(10, np.int8))
     np.testing.assert_array_equal(SPACE.parse(nothing, complete=True), -np.ones(10, np.int8))
@@ -62,6 +64,8 @@ def test_a_label_may_ask_for_nothing(nothing):
     "same",
     [
         "smile,  - pipe,ZOMBIE,",
+        "any, Smile, -Pipe, Any, Zombie",
+        {"type": "Zombie", "accessories": ["Smile", "any", "-Pipe"]},
         {"type": "Zombie", "accessories": ["Smile", "-Pipe"]},
         {"Accessories": "-Pipe, Smile", "type": ["zombie"]},
         vector(0, 0, 1, 0, 0, 0, 0, 0, -1, 1),
@@ -155,6 +159,8 @@ ERRORS = [
     ({"colour": None}, "unknown group 'colour'; the groups are type, skin, accessories"),
     ("Male, Female", "the label asks for 'Male' and 'Female', but a picture has one type; keep one of the two"),
     (vector(0, 0, 0, 1, 1, 0, 0, 0, 0, 0), "asks for 'Light' and 'Dark', but a picture has one skin"),
+    ("-", "a minus sign needs a word after it"),
+    ("Male, - , Pipe", "a minus sign needs a word after it"),
     ("Pipe, -Pipe", "the label asks for 'Pipe' and for its absence; keep one of the two"),
     ("-Pipe, Pipe", "the label asks for 'Pipe' and for its absence; keep one of the two"),
     (np.zeros(3), "a label vector of shape (3,) does not fit 10 words; give [10]"),

@@ -4,9 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
+import jax
 import pytest
-from conftest import CACHE
+from conftest import CACHE, tiny_config
+
+from ddpm_jax import main, runtime
 
 TINY = """
 from conftest import tiny_config
@@ -37,6 +41,7 @@ def command(tmp_path, *flags):
         ("--config.train.steps=-5", "train.steps is -5; it must be from 1"),
         ("--config=punk_cfg", "no configuration 'punk_cfg'; give a path to a .py file or one of avatars_cfg, "),
         ("--config.data.name=avatar", "did you mean avatars"),
+        ("--workdir= ", "--workdir is empty; name a directory, as in --workdir=workdir/punks"),
     ],
 )
 def test_wrong_settings_are_one_sentence_and_code_65(tmp_path, flag, message):
@@ -55,3 +60,44 @@ def test_a_terminated_run_says_where_it_stopped_and_goes_on(tmp_path):
     assert done.returncode == 0
     assert "resuming at step" in done.stderr and "done: step 60 is saved and verified" in done.stderr
     assert "orbax" not in done.stderr.lower()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (AssertionError(), "jax cannot start with JAX_PLATFORMS='cuda': there is no such device; try cpu"),
+        (RuntimeError("no\ndriver"), "jax cannot start with JAX_PLATFORMS='cuda': no driver; try cpu"),
+    ],
+)
+def test_a_platform_without_a_device_is_refused(monkeypatch, error, message):
+    def none_there():
+        raise error
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "device_count", none_there)
+    with pytest.raises(runtime.BadInput, match=message):
+        main._devices()
+
+
+def test_an_interrupt_before_the_loop_is_one_sentence_and_code_75(monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "_log_our_own", lambda: None)
+    monkeypatch.setattr(main.app, "run", interrupt)
+    assert main.run() == 75
+    assert capsys.readouterr().err == "stopped before the first step\n"
+
+
+def test_data_that_cannot_be_read_are_not_blamed_on_the_workdir(monkeypatch, tmp_path):
+    def unreadable(*_):
+        raise OSError(5, "Input/output error", "/data/images.npz")
+
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    monkeypatch.setattr(main, "CONFIG", types.SimpleNamespace(value=tiny_config()))
+    monkeypatch.setattr(main, "WORKDIR", types.SimpleNamespace(value=str(tmp_path)))
+    monkeypatch.setattr(main, "_built", lambda: None)
+    monkeypatch.setattr(main.train, "train", unreadable)
+    sentence = r"^reading or writing failed: \[Errno 5\] Input/output error: '/data/images\.npz'$"
+    with pytest.raises(runtime.Storage, match=sentence):
+        main.main(["main"])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import math
 import os
 import subprocess
@@ -61,12 +62,34 @@ def test_a_resume_reports_each_step_once(tmp_path: Path) -> None:
 
 
 def test_a_second_resume_at_the_same_step_reports_each_step_once(tmp_path: Path) -> None:
-    for _ in range(3):
-        write(tmp_path, range(1, 4))
+    write(tmp_path, range(1, 4))
+    for _ in range(2):
+        write(tmp_path, range(2, 4), start=1)
     write(tmp_path, range(4, 6), start=3)
     write(tmp_path, range(4, 6), start=3)
     for found in both(tmp_path):
         assert found["loss"][0].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_a_fresh_start_keeps_the_logs_of_an_earlier_run_under_other_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "absl"):
+        for scale in (1.0, 2.0, 3.0):
+            write(tmp_path, range(1, 4), scale=scale)
+    said = [message for message in caplog.messages if message.startswith("the logs")]
+    assert said == [f"the logs of an earlier run in {tmp_path} are kept, as *.old-{n}*" for n in (0, 1)]
+    for found in both(tmp_path):
+        assert found["loss"][1].tolist() == [float(np.float32(3 / step)) for step in (1, 2, 3)]
+    assert [path.name for path in tmp_path.glob("*tfevents*")] == [path.name for path in events.files(tmp_path)]
+    for n, scale in enumerate((1.0, 2.0)):
+        earlier = tmp_path / f"earlier-{n}"
+        earlier.mkdir()
+        (tmp_path / f"{metrics.FILE}.old-{n}").rename(earlier / metrics.FILE)
+        (old,) = tmp_path.glob(f"events.out.old-{n}.*")
+        old.rename(earlier / old.name.replace(f"old-{n}", "tfevents"))
+        for found in both(earlier):
+            assert found["loss"][1].tolist() == [float(np.float32(scale / step)) for step in (1, 2, 3)]
 
 
 def test_a_tensorboard_that_has_read_orphans_is_told_to_drop_them(tmp_path: Path) -> None:
@@ -93,6 +116,29 @@ def test_the_torn_end_of_a_killed_run_is_dropped(tmp_path: Path, keep: int) -> N
         assert found["loss"][0].tolist() == [1, 2, 3, 4, 5, 6]
     for line in (tmp_path / metrics.FILE).read_text().splitlines():
         json.loads(line)
+
+
+@pytest.mark.parametrize("place", [0, 7, 8, 12, 30, -1])  # of a record: length, its CRC, content, CRC of the content
+def test_events_end_before_the_first_damaged_record(tmp_path: Path, place: int) -> None:
+    write(tmp_path, range(1, 6))
+    (path,) = events.files(tmp_path)
+    whole = bytearray(path.read_bytes())
+    begin, end = (events._end_of_step(io.BytesIO(whole), step) for step in (3, 4))
+    whole[(begin if place >= 0 else end) + place] ^= 16
+    path.write_bytes(whole)
+    events.cut_back(tmp_path, 5)
+    assert path.stat().st_size == begin < end < len(whole)
+    write(tmp_path, range(4, 7), start=3)
+    assert metrics.read_events(tmp_path)["loss"][0].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_tail_of_zeros_is_no_event(tmp_path: Path) -> None:
+    write(tmp_path, range(1, 6))
+    (path,) = events.files(tmp_path)
+    size = path.stat().st_size
+    os.truncate(path, size + 4096)  # what a power cut leaves on some file systems
+    events.cut_back(tmp_path, 5)
+    assert path.stat().st_size == size
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", '{"loss": 1}', '{"step": "1", "loss": 1}', "\x00\xff", ""])
@@ -197,7 +243,7 @@ def test_hyperparameters_come_back_with_their_types(tmp_path: Path) -> None:
 
 def test_what_the_event_files_do_not_hold_is_refused(tmp_path: Path) -> None:
     writer = events.EventWriter(os.fspath(tmp_path))
-    with pytest.raises(NotImplementedError, match=r"videos are not written; use images\.write_gif"):
+    with pytest.raises(NotImplementedError, match=r"videos are not written; use images\.write_animation"):
         writer.write_videos(1, {})
     with pytest.raises(NotImplementedError, match="raw summaries are not written; use scalars"):
         writer.write_summaries(1, {"a": np.zeros(1)})
@@ -214,8 +260,8 @@ def test_other_processes_only_log(tmp_path: Path) -> None:
 
 def test_a_new_file_is_named_behind_those_of_the_same_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "_wait_for_a_new_second", WAIT)
-    for _ in range(3):
-        write(tmp_path, range(1, 2))
+    for start in (0, 1, 2):
+        write(tmp_path, range(start + 1, start + 2), start=start)
     seconds = {path.name.split(".")[3] for path in tmp_path.glob("events.out.tfevents.*")}
     assert len(seconds) == 3
 

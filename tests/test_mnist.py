@@ -144,3 +144,29 @@ def test_the_real_digits(tmp_path: Path) -> None:
     digits = found.labels.argmax(axis=1)
     assert digits[:5].tolist() == [5, 0, 4, 1, 9] and digits[60_000:60_005].tolist() == [7, 2, 1, 0, 4]
     assert np.bincount(digits[:60_000]).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+
+
+@pytest.mark.parametrize("paper", ["white", "black", "clear"])
+def test_a_sketch_becomes_a_digit_by_mnists_rule(paper: str) -> None:
+    """A tall bar, drawn off centre: 20 pixels high, as wide in proportion, its mass in the middle."""
+    drawing = np.zeros((300, 400, 4), np.uint8)
+    drawing[...] = {"white": (255, 255, 255, 255), "black": (0, 0, 0, 255), "clear": (0, 0, 0, 0)}[paper]
+    drawing[40:240, 20:60] = (255, 255, 255, 255) if paper == "black" else (0, 0, 0, 255)
+    digit = mnist.from_sketch(drawing)
+    assert digit.shape == (28, 28, 1) and digit.max() == 255
+    rows, columns = np.flatnonzero(digit[..., 0].any(axis=1)), np.flatnonzero(digit[..., 0].any(axis=0))
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (4, 23, 12, 15)
+    assert mnist.from_sketch(drawing, 16).shape == (16, 16, 1)
+
+
+def test_a_blank_sketch_is_refused() -> None:
+    with pytest.raises(ValueError, match="the sketch is blank"):
+        mnist.from_sketch(np.full((50, 50, 3), 200, np.uint8))
+
+
+@pytest.mark.skipif(not MIRROR, reason="DDPM_JAX_MIRROR does not name a directory with the real files")
+def test_digits_of_the_set_drawn_large_are_themselves(tmp_path: Path) -> None:
+    found = mnist.load(root=str(tmp_path))
+    for digit in found.images[:20]:
+        large = digit.repeat(10, axis=0).repeat(10, axis=1).repeat(3, axis=2)
+        assert np.abs(mnist.from_sketch(large).astype(int) - digit.astype(int)).mean() < 16

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from ddpm_jax import nets
 from ddpm_jax.nets import blocks, unet
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (), "groups": 4, "word_maps": 4}
@@ -208,8 +209,18 @@ def test_the_vmapped_net_equals_the_batched_one_in_numbers_and_flops():
             "56 channels do not divide into 3 attention heads; change net.attention_head",
         ),
         ((24, 24, 3), {"channels": 20, "groups": 8}, "net.groups 8 does not divide the 20 channels of a level"),
+        (
+            (32, 32, 3),
+            {"stem": 2, "multipliers": (1, 1), "attention": (8, 6)},
+            "net.attention 6 is no level's height; they are 16, 8$",
+        ),
     ],
 )
-def test_a_depth_that_does_not_divide_the_image_is_refused(shape, fields, message):
+def test_a_shape_that_the_net_cannot_take_is_refused(shape, fields, message):
+    net = unet.UNet(**{"out_channels": 3, "multipliers": (1,), "stem": 1, "channels": 8, "groups": 4, **fields})
     with pytest.raises(ValueError, match=message):
-        unet.check_shape(shape, **{"multipliers": (1,), "stem": 1, "channels": 8, "groups": 4, **fields})
+        net.check_shape(shape)
+
+
+def test_a_net_takes_every_shape_unless_it_says_which():
+    nets.Net().check_shape((7, 5, 3))

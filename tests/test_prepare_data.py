@@ -85,9 +85,14 @@ def test_all_is_every_set_that_has_raw_files(script: ModuleType, monkeypatch: py
 
 
 def test_an_unknown_name_is_refused_with_the_choices(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        script.main(["punk"])
-    assert "punks-images" in capsys.readouterr().err
+    assert script.main(["punk"]) == 65
+    assert "invalid choice: 'punk' (choose from " in (said := capsys.readouterr().err) and "punks-images" in said
+
+
+@pytest.mark.parametrize("root", ["", "  "])
+def test_an_empty_root_is_refused(script: ModuleType, root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main(["punks", f"--root={root}"]) == 65
+    assert capsys.readouterr().err == "--root is empty; name a directory, as in --root=data\n"
 
 
 def test_the_prepared_default_is_the_split_that_training_defaults_to() -> None:

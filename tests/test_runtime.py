@@ -144,6 +144,61 @@ def test_a_process_is_told_from_a_later_one_with_its_pid() -> None:
     assert not other.alive()
 
 
+MAIN = ["python", "-m", "ddpm_jax.main", "--workdir=run"]
+
+
+@pytest.fixture
+def execs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], dict[str, str]]]:
+    """What the process would become: the main job was started with glibc at hand, and nothing is replaced."""
+    found: list[tuple[str, list[str], dict[str, str]]] = []
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(sys, "orig_argv", MAIN)
+    monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.36", raising=False)
+    monkeypatch.setattr(os, "execve", lambda *command: found.append(command))
+    return found
+
+
+def test_the_main_job_starts_over_with_huge_pages(execs: list[tuple[str, list[str], dict[str, str]]]) -> None:
+    processes.use_huge_pages()
+    ((path, command, environment),) = execs
+    assert path == command[0] == sys.executable and command[1:] == MAIN[1:]
+    assert environment == {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+
+def no_glibc(_name: str) -> str:
+    raise ValueError("unrecognized configuration name")
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        (sys, "orig_argv", ["python", "-c", "import runpy", "ddpm_jax.main"]),
+        (sys, "orig_argv", ["python", "-m", "ipykernel_launcher", "-f", "ddpm_jax.main"]),
+        (sys, "executable", ""),
+        (sys, "executable", None),
+        (os, "confstr", no_glibc),
+        (os, "confstr", lambda name: None),
+        (os, "environ", {"GLIBC_TUNABLES": ""}),
+    ],
+)
+def test_what_could_not_be_started_over_goes_on(
+    execs: list[object], monkeypatch: pytest.MonkeyPatch, where: object, name: str, value: object
+) -> None:
+    monkeypatch.setattr(where, name, value)
+    processes.use_huge_pages()
+    assert execs == []
+
+
+def test_a_refused_start_over_goes_on(execs: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*command: object) -> None:
+        execs.append(command)
+        raise PermissionError("not here")
+
+    monkeypatch.setattr(os, "execve", refuse)
+    processes.use_huge_pages()
+    assert len(execs) == 1
+
+
 @pytest.mark.parametrize("record", [{}, {"pid": "x", "host": "h", "start_time": 0}, {"pid": 1, "host": "h"}])
 def test_a_record_that_names_no_process_is_none(record: dict[str, object]) -> None:
     assert processes.Process.read(record) is None

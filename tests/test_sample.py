@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import types
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 import ddpm_jax
-from ddpm_jax import images, orders, runtime
+from ddpm_jax import images, orders, recipes, runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -91,6 +92,18 @@ def test_a_picture_its_sidecar_and_the_picture_again(trained, tmp_path, sample, 
     assert sample([f"--checkpoint={trained}", f"--recipe={out}", f"--out={tmp_path / 'again.png'}"]) == 0
     assert "the same picture, bit for bit" in capsys.readouterr().out
     assert (tmp_path / "again.png").read_bytes() == out.read_bytes()
+
+
+def test_a_sketch_is_a_drawing_of_any_size():
+    model = types.SimpleNamespace(
+        spec=types.SimpleNamespace(shape=(16, 16, 1)), edit=lambda given, label, n: given[None]
+    )
+    drawing = np.full((90, 120, 3), 255, np.uint8)
+    drawing[20:70, 50:60] = 0
+    drawn = recipes.draw(
+        model, {"kind": "edit", "picture": recipes.packed(drawing), "sketch": True, "label": "1", "n": 1}
+    )
+    assert drawn.pictures.shape == (2, 16, 16, 1) and drawn.pictures.max() > 200
 
 
 def test_a_clear_background(trained, tmp_path, sample):

@@ -32,7 +32,9 @@ def test_every_key_is_checked_by_range_choice_or_type():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train__steps": -5}, "train.steps is -5; it must be from 1 to 1e"),
+        ({"train__steps": -5}, "train.steps is -5; it must be from 1 to 1000000000$"),
+        ({"seed": -1}, "seed is -1; it must be from 0 to 2147483647$"),
+        ({"optimizer__ema": 1.0}, "optimizer.ema is 1.0; it must be from 0 to 0.9999999$"),
         ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate is nan; it must be from 1e-09 to 1"),
         ({"train__batch_size": 0}, "train.batch_size is 0"),
         ({"net__dropout": 1.0}, "net.dropout is 1.0; it must be from 0 to 0.95"),

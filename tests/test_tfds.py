@@ -164,6 +164,11 @@ def test_sets_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tfds set 'loose' has images of shape .*None.*; a fixed shape"):
         build(tmp_path, "loose", features(image=kinds.Image(shape=(None, None, 3))))
         datasets.load("tfds:loose", root=str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"tfds set 'clear' has images of shape \(4, 5, 4\).*; a fixed shape of 1 or 3"
+    ):
+        build(tmp_path, "clear", {"image": kinds.Image(shape=(4, 5, 4)), "label": features()["label"]})
+        datasets.load("tfds:clear", root=str(tmp_path))
     with pytest.raises(ValueError, match="tfds set 'bare' needs one image and a class label, and has features image"):
         build(tmp_path, "bare", {"image": features()["image"]})
         datasets.load("tfds:bare", root=str(tmp_path))

@@ -38,11 +38,21 @@ def interrupted(run, at, event):
     return dataclasses.replace(run, feed=feed)
 
 
+def ended(workdir):
+    """What the progress file says: (status, step)."""
+    progress = runtime.read_progress(workdir)
+    return progress["status"], progress["step"]
+
+
+def crash():
+    raise KeyError("power cut")
+
+
 def test_a_finished_run_is_on_disk_verified_and_described(trained):
     assert [path.name for path in (trained / "checkpoints").iterdir()] != []
     meta = checkpoint.read_meta(trained / "checkpoints" / "8")
     assert meta["config"]["net"]["channels"] == 8 and meta["spec"]["name"] == "avatars"
-    assert runtime.read_progress(trained)["status"] == "done"
+    assert ended(trained) == ("done", 8)
     scalars = metrics.read_scalars(trained)
     assert list(scalars["loss"][0]) == [2, 4, 6, 8] and list(scalars["eval/loss"][0]) == [4, 8]
     assert [path.name for path in (trained / "samples").iterdir()] == ["samples_0000008.png"]
@@ -60,19 +70,28 @@ def test_training_again_changes_nothing(trained):
 @pytest.mark.parametrize("storage", ["device", "stream"])
 def test_a_crash_and_a_signal_leave_no_trace_in_the_result(trained, tmp_path, storage):
     config = tiny_config(data__storage=storage)
-
-    def crash():
-        raise KeyError("power cut")
-
     with pytest.raises(KeyError):
         train.train(interrupted(build.build(config), 7, crash), str(tmp_path))
+    assert ended(tmp_path) == ("failed", 6)
     stopping = interrupted(build.build(config), 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(runtime.Stopped, match=r"SIGTERM: step 5 of 8 is saved in .*checkpoints/5"):
         train.train(stopping, str(tmp_path))
+    assert ended(tmp_path) == ("stopped", 5)
     train.train(build.build(config), str(tmp_path))
     assert_same_run(trained, tmp_path)
     steps, _ = metrics.read_events(tmp_path)["loss"]
     np.testing.assert_array_equal(steps, [2, 4, 6, 8])
+
+
+def test_a_run_killed_before_its_first_save_starts_fresh_and_its_logs_are_kept(trained, tmp_path):
+    run = build.build(tiny_config())
+    with pytest.raises(KeyError):
+        train.train(interrupted(run, 4, crash), str(tmp_path))
+    assert list(curve(tmp_path)["loss"][0]) == [2]
+    train.train(run, str(tmp_path))
+    assert_same_run(trained, tmp_path)
+    (kept,) = tmp_path.glob("metrics.jsonl.old-0")
+    assert '"step": 2' in kept.read_text() and len(list(tmp_path.glob("events.out.old-0.*"))) == 1
 
 
 @pytest.mark.long  # XLA:CPU takes minutes to compile a scan over train steps
@@ -93,6 +112,10 @@ def test_minutes_become_steps_that_a_resume_keeps(tmp_path):
     assert runtime.read_progress(tmp_path)["steps"] == 6
     train.train(build.build(tiny_config(train__minutes=0.002)), str(tmp_path))
     assert checkpoint.resolve(tmp_path).name == "6"
+    sentence = r"train.minutes was 0.002 and is 3, but minutes are timed at the start only; give --config.train.minutes"
+    with pytest.raises(runtime.BadInput, match=sentence + r"=0 --config\.train\.steps=N"):
+        train.train(build.build(tiny_config(train__minutes=3.0)), str(tmp_path))
+    train.train(build.build(tiny_config(train__steps=6)), str(tmp_path))
 
 
 def test_non_finite_steps_in_a_row_end_the_run_and_spare_the_last_save(trained, tmp_path):
@@ -106,6 +129,31 @@ def test_non_finite_steps_in_a_row_end_the_run_and_spare_the_last_save(trained, 
     with pytest.raises(runtime.Diverged, match=r"3 non-finite steps in a row before step 8"):
         train.train(dataclasses.replace(run, advance=advance), str(tmp_path))
     assert checkpoint.resolve(tmp_path).name == "4"
+    assert ended(tmp_path) == ("diverged", 8)
+
+
+def test_a_state_that_is_not_finite_ends_the_run_unsaved(tmp_path, monkeypatch):
+    run = build.build(tiny_config())
+
+    def advance(state, inputs):
+        state, found = run.advance(state, inputs)
+        return state._replace(params=jax.tree.map(lambda x: x * jnp.nan, state.params)), found
+
+    with pytest.raises(runtime.Diverged, match=r"step 4 is not saved: params/.* hold nan or inf"):
+        train.train(dataclasses.replace(run, advance=advance, hooks=()), str(tmp_path))
+    assert ended(tmp_path) == ("diverged", 4)
+
+
+def test_an_error_is_not_hidden_by_a_disk_that_takes_no_word_of_it(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError("disk full")
+
+    def crash_and_fill():
+        monkeypatch.setattr(runtime, "write_progress", full)
+        crash()
+
+    with pytest.raises(KeyError, match="power cut"):
+        train.train(interrupted(build.build(tiny_config()), 2, crash_and_fill), str(tmp_path))
 
 
 def test_fewer_steps_than_are_done_are_refused(trained):

@@ -28,11 +28,11 @@ def arrays(path: Path, key: Any, decode: Callable[[], dict[str, np.ndarray]]) ->
     found, _ = _read(path, key)
     if found is not None:
         return found
-    with locked(path.with_suffix(".lock")):
+    with locked(_beside(path, ".lock")):
         found, reason = _read(path, key)  # another process may have written it in the meantime
         if found is None:
             if reason:
-                logger.warning("%s %s; decoding it again", path.with_suffix(".npz"), reason)
+                logger.warning("%s %s; decoding it again", _beside(path, ".npz"), reason)
             found = decode()
             _write(path, key, found)
         return found
@@ -44,7 +44,7 @@ def locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as stream:
         if not _try_lock(stream):
-            logger.warning("waiting: another process prepares %s", path.with_suffix(""))
+            logger.warning("waiting: another process prepares %s", path.with_name(path.stem))
             while not _try_lock(stream):
                 time.sleep(POLL)
         try:
@@ -55,7 +55,7 @@ def locked(path: Path) -> Iterator[None]:
 
 def _read(path: Path, key: Any) -> tuple[dict[str, np.ndarray] | None, str]:
     """The arrays, or None with the reason in words ("" where there is simply no cache)."""
-    blob, note = path.with_suffix(".npz"), path.with_suffix(".json")
+    blob, note = _beside(path, ".npz"), _beside(path, ".json")
     if not blob.exists() or not note.exists():
         return None, ""
     try:
@@ -74,16 +74,21 @@ def _read(path: Path, key: Any) -> tuple[dict[str, np.ndarray] | None, str]:
 def _write(path: Path, key: Any, found: dict[str, np.ndarray]) -> None:
     """Write the arrays, then the note with their sha256, each by an atomic rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    blob, part = path.with_suffix(".npz"), path.with_suffix(".part")
+    blob, part = _beside(path, ".npz"), _beside(path, ".part")
     try:
         with part.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **found)
         digest = raw.sha256_of(part)
         part.replace(blob)
         part.write_text(json.dumps({"key": key, "sha256": digest}, indent=1))
-        part.replace(path.with_suffix(".json"))
+        part.replace(_beside(path, ".json"))
     finally:
         part.unlink(missing_ok=True)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """The file of a set; `with_suffix` would cut the name of `cifar10_3.0.2_train` at the version's last dot."""
+    return path.with_name(path.name + suffix)
 
 
 if sys.platform == "win32":

@@ -69,7 +69,8 @@ def load(*, size: int = 0, holdout: str = "", path: str = "", root: str = "data"
 
 def _names(directory: Path) -> list[str]:
     """The image files under the directory, relative to it and sorted."""
-    every = (one.relative_to(directory) for one in directory.rglob("*") if one.suffix.lower() in SUFFIXES)
+    files = (one for one in directory.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file())
+    every = (one.relative_to(directory) for one in files)
     names = sorted(one.as_posix() for one in every if not any(part.startswith(".") for part in one.parts))
     if not names:
         raise ValueError(f"{directory} holds no images ({', '.join(SUFFIXES)})")

@@ -74,6 +74,32 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
     return ((summed + 2) // 4).astype(np.uint8)
 
 
+def from_sketch(drawing: np.ndarray, size: int = SIDE) -> np.ndarray:
+    """A drawing, uint8 [h, w, 3 or 4], as a digit [size, size, 1] by MNIST's rule (LeCun et al. 1998, Section III.A).
+
+    Its ink is scaled to fit 20x20, as it is wide and high, and put with its centre of mass into the middle. Ink is what
+    differs from the corners; dark on light is turned around. Raises ValueError if there is none.
+    """
+    from PIL import Image
+
+    picture = Image.fromarray(drawing)
+    white = Image.new("RGBA", picture.size, "white")
+    grey = np.asarray(Image.alpha_composite(white, picture.convert("RGBA")).convert("L"), np.float32)
+    ink = np.abs(grey - np.median(grey[[0, 0, -1, -1], [0, -1, 0, -1]])).astype(np.uint8)
+    rows, columns = (np.flatnonzero((ink > 32).any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        raise ValueError("the sketch is blank; draw a digit in another colour than its corners")
+    cut = Image.fromarray(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    scale = 20 / max(cut.size)
+    small = cut.resize((max(1, round(cut.width * scale)), max(1, round(cut.height * scale))), Image.Resampling.BOX)
+    small = np.asarray(small, np.float32) * (255 / max(1, np.asarray(small).max()))
+    centre = [(small.sum(axis=1 - axis) * np.arange(n)).sum() / small.sum() for axis, n in enumerate(small.shape)]
+    top, left = (int(np.clip(round((SIDE - 1) / 2 - c), 0, SIDE - n)) for c, n in zip(centre, small.shape, strict=True))
+    digit = np.zeros((SIDE, SIDE), np.uint8)
+    digit[top : top + small.shape[0], left : left + small.shape[1]] = np.round(small)
+    return resized(digit[None], size)[0, ..., None]
+
+
 def prepare(root: str) -> Path:
     """Where the TFDS set in array_record form is; prepared under `<root>/tfds` from the IDX files if there is none."""
     with cache.locked(Path(root, "tfds", "mnist.lock")):

@@ -1,7 +1,8 @@
-"""`tfds:<name>`: any image set that TFDS has prepared in array_record form, streamed from disk.
+"""`tfds:<name>`: an image set that TFDS has prepared in array_record form, streamed from disk.
 
-<name> is as TFDS writes it, `cifar10` or `punks/iid:1.0.0`; the newest version counts where none is said. The set is
-looked for under `<root>/tfds`, then under `tfds` in the mirror directory, and read without the code that prepared it.
+An example is one image, of one fixed size and 1 or 3 channels, with one class label or more. <name> is as TFDS writes
+it, `cifar10` or `emnist/letters:3.1.0`; the newest version counts where none is said. The set is looked for under
+`<root>/tfds`, then under `tfds` in the mirror directory, and read without the code that prepared it.
 """
 
 import functools

@@ -11,9 +11,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from ddpm_jax.nets import blocks
+from ddpm_jax.nets.net import Net
 
 
-class UNet(nn.Module):
+class UNet(Net):
     """A U-Net with scale-shift conditioning, optional space-to-depth stem, attention and word maps.
 
     Fields: `channels` of the finest level, `multipliers` one per level (each level halves the resolution), residual
@@ -27,7 +28,7 @@ class UNet(nn.Module):
     channels: int = 48
     multipliers: Sequence[int] = (1, 2)
     blocks: int = 2
-    attention: Sequence[int] = (6,)
+    attention: Sequence[int] = ()
     attention_head: int = 32
     stem: int = 2
     word_maps: int = 48
@@ -107,30 +108,33 @@ class UNet(nn.Module):
             x = classify(x)
         return x.astype(jnp.float32)
 
+    @nn.nowrap
+    def check_shape(self, shape: tuple[int, int, int]) -> None:
+        """Raise ValueError unless images of `shape` pass the stem and all levels without remainder."""
+        for size in shape[:2]:
+            self._check_size(size)
+        heights = [shape[0] // (self.stem * 2**level) for level in range(len(self.multipliers))]
+        for height in self.attention:
+            if height not in heights:
+                known = ", ".join(map(str, heights))
+                raise ValueError(f"net.attention {height} is no level's height; they are {known}")
+        for height, multiplier in zip(heights, self.multipliers, strict=True):
+            self._check_width(self.channels * multiplier, height in self.attention)
 
-def check_shape(
-    shape: tuple[int, int, int],
-    *,
-    multipliers: Sequence[int],
-    stem: int,
-    channels: int,
-    groups: int,
-    attention: Sequence[int] = (),
-    attention_head: int = 1,
-) -> None:
-    """Raise ValueError, in one sentence, unless images of `shape` pass the stem and all levels without remainder."""
-    for size in shape[:2]:
-        if size % stem:
-            raise ValueError(f"net.stem {stem} does not divide the image size {size}; use 1")
-        factor = stem * 2 ** (len(multipliers) - 1)
-        if size % factor:
-            levels = next(n for n in range(len(multipliers), 0, -1) if size % (stem * 2 ** (n - 1)) == 0)
+    @nn.nowrap
+    def _check_size(self, size: int) -> None:
+        if size % self.stem:
+            raise ValueError(f"net.stem {self.stem} does not divide the image size {size}; use 1")
+        levels = next(n for n in range(len(self.multipliers), 0, -1) if size % (self.stem * 2 ** (n - 1)) == 0)
+        if levels < len(self.multipliers):
+            factor = self.stem * 2 ** (len(self.multipliers) - 1)
             plural = "level" if levels == 1 else "levels"
             raise ValueError(f"{size} is not divisible by {factor}; use at most {levels} {plural} in net.multipliers")
-    for level, multiplier in enumerate(multipliers):
-        width = channels * multiplier
-        if width % groups:
-            raise ValueError(f"net.groups {groups} does not divide the {width} channels of a level")
-        heads = max(1, width // attention_head)
-        if shape[0] // (stem * 2**level) in attention and width % heads:
+
+    @nn.nowrap
+    def _check_width(self, width: int, attends: bool) -> None:
+        if width % self.groups:
+            raise ValueError(f"net.groups {self.groups} does not divide the {width} channels of a level")
+        heads = max(1, width // self.attention_head)
+        if attends and width % heads:
             raise ValueError(f"{width} channels do not divide into {heads} attention heads; change net.attention_head")

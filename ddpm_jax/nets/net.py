@@ -1,0 +1,14 @@
+"""What every network is: see `Net`."""
+
+from flax import linen as nn
+
+
+class Net(nn.Module):
+    """A network for one example: (x_t [h, w, c], t, label [words], deterministic) -> raw output [h, w, out_channels].
+
+    Its fields are `out_channels` and the keys of a configuration's section `net` but `name`.
+    """
+
+    @nn.nowrap
+    def check_shape(self, shape: tuple[int, int, int]) -> None:
+        """Raise ValueError, naming a key of `net`, unless it takes images [h, w, c] of `shape`; by default it does."""

@@ -1,0 +1,55 @@
+"""`scripts/demo.py`: what it refuses, and how its failures are told."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from ddpm_jax import commands
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "demo.py"
+
+
+@pytest.fixture
+def demo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, whose training ends at once and well."""
+    spec = importlib.util.spec_from_file_location("demo", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "train", lambda workdir, minutes: 0)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--workdir=", "--workdir is empty; name a directory, as in --workdir=workdir/demo"),
+        ("--workdir= ", "--workdir is empty; name a directory, as in --workdir=workdir/demo"),
+        ("--minutes=0", "--minutes is 0; it must be above 0"),
+        ("--minutes=-1", "--minutes is -1; it must be above 0"),
+        ("--minutes=nan", "--minutes is nan; it must be above 0"),
+        ("--minutes=two", "argument --minutes: invalid float value: 'two'"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence_and_code_65(
+    demo: ModuleType, flag: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert commands.run(demo.make, [flag]) == 65
+    assert capsys.readouterr().err == f"{sentence}\n"
+
+
+def test_the_code_of_training_that_ended_early_is_the_demos(demo: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "train", lambda workdir, minutes: 75)
+    monkeypatch.delattr(demo, "show")
+    with pytest.raises(SystemExit) as end:
+        commands.run(demo.make, [])
+    assert end.value.code == 75
+
+
+def test_pictures_that_cannot_be_made_are_one_sentence(
+    demo: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert commands.run(demo.make, [f"--workdir={tmp_path}"]) == 65
+    assert capsys.readouterr().err.startswith(f"there is no whole checkpoint in {tmp_path}; give a workdir or one of")

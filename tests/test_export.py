@@ -1,0 +1,53 @@
+"""An exported sampler draws what the sampler itself draws, for any number of pictures."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import ddpm_jax
+from ddpm_jax import export, runtime
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    """The generator of the tiny run."""
+    return ddpm_jax.load(trained)
+
+
+@pytest.mark.parametrize("how", [{}, {"guidance": 3.0, "sampler": "ddpm", "steps": 3}])
+def test_an_artifact_draws_the_same_pictures(model, tmp_path, how):
+    path, asked = tmp_path / "a.stablehlo", model.settings(**how)
+    assert export.write(model, asked, path, ["cpu", "cuda", "tpu"]) == path.stat().st_size
+    assert export.difference(model, asked, path, n=16) == 0
+    labels = np.stack([model.spec.labels.parse("Cat, Cap")] * 2)
+    sample = jax.export.deserialize(bytearray(path.read_bytes())).call
+    for seeds in ([7], [7, 8]):
+        made = sample(labels[: len(seeds)], np.array(seeds, np.uint32), np.float32(asked.guidance))
+        expected = np.concatenate([model.sample("Cat, Cap", seed=seed, **how) for seed in seeds])
+        assert made.shape == expected.shape and (np.asarray(made) != expected).any(-1).mean() < 0.01
+    about = json.loads(Path(f"{path}.json").read_text())
+    assert about["words"] == list(model.spec.labels.words) and about["settings"]["steps"] == asked.steps
+
+
+def test_an_unknown_platform_is_refused(model):
+    with pytest.raises(runtime.BadInput, match="unknown platform 'gpu'; choose of cpu, cuda, tpu"):
+        export.artifact(model, model.settings(), ["cpu", "gpu"])
+
+
+def test_the_command_says_size_and_difference(trained, tmp_path, capsys, monkeypatch):
+    where = importlib.util.spec_from_file_location("export_script", ROOT / "scripts" / "export.py")
+    script = importlib.util.module_from_spec(where)
+    where.loader.exec_module(script)
+    command = [f"--checkpoint={trained}", f"--out={tmp_path / 'a.stablehlo'}", "--platforms=cpu"]
+    assert script.main(command) == 0
+    said = capsys.readouterr().out
+    assert "for cpu\n" in said and "16 pictures: 0 of 255" in said
+    assert script.main(command) == 65 and "exists; choose another --out" in capsys.readouterr().err
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert script.main(command) == 65 and "exporting needs flatbuffers" in capsys.readouterr().err
