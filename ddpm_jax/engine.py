@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from ddpm_jax import edit, process, samplers
@@ -42,11 +43,14 @@ class Nets(NamedTuple):
 
 
 class Engine:
-    """A model's compiled functions; each compiles when it is first called with arrays of new shapes."""
+    """A model's compiled functions; each compiles when it is first called with arrays of new shapes.
 
-    def __init__(self, model: Model) -> None:
+    A bucket is split over the devices of the mesh `over`, or lies whole on each where it does not divide.
+    """
+
+    def __init__(self, model: Model, over: Mesh) -> None:
         """Prepare the functions."""
-        self.model = model
+        self.model, self.over = model, over
         self._noise = _batched(functools.partial(_start, shape=model.spec.shape), mapped=1)
         self._between = _batched(lambda other, share, one: edit.slerp(one, other, share), mapped=2)
         self._draw = _batched(functools.partial(_draw, model=model), mapped=3)
@@ -57,19 +61,19 @@ class Engine:
 
     def noise(self, at: Places) -> np.ndarray:
         """Return the noise [n, h, w, c] that pictures start from."""
-        return _in_buckets(self._noise, (at,))
+        return _in_buckets(self.over, self._noise, (at,))
 
     def between(self, one: np.ndarray, others: np.ndarray, shares: np.ndarray) -> np.ndarray:
         """Return noises a share [n] of the way from one [h, w, c] to others [n, h, w, c]; see `edit.slerp`."""
-        return _in_buckets(self._between, (others, np.asarray(shares, np.float32)), one)
+        return _in_buckets(self.over, self._between, (others, np.asarray(shares, np.float32)), one)
 
     def draw(self, nets: Nets, guide: Guidance, start: np.ndarray, at: Places, rows: samplers.Rows) -> np.ndarray:
         """Return the pictures, uint8 [n, h, w, c], that a table makes of `start` under `guide`, each leaf [n, ...]."""
-        return _in_buckets(self._draw, (guide, start, at), nets, _float32(rows))[0]
+        return _in_buckets(self.over, self._draw, (guide, start, at), nets, _float32(rows))[0]
 
     def frames(self, nets: Nets, guide: Guidance, start: np.ndarray, at: Places, rows: samplers.Rows) -> np.ndarray:
         """Return what each row of the table takes for the pictures, uint8 [n, rows, h, w, c]."""
-        return _in_buckets(self._frames, (guide, start, at), nets, _float32(rows))[1]
+        return _in_buckets(self.over, self._frames, (guide, start, at), nets, _float32(rows))[1]
 
     def paint(
         self,
@@ -83,16 +87,16 @@ class Engine:
         mask: np.ndarray,
     ) -> np.ndarray:
         """Return pictures uint8 [n, h, w, c], unchanged where mask [n, h, w] is False; see `edit.inpaint`."""
-        return _in_buckets(self._paint, (guide, start, at, pictures, mask), nets, _float32(paint))
+        return _in_buckets(self.over, self._paint, (guide, start, at, pictures, mask), nets, _float32(paint))
 
     def noised(self, pictures: np.ndarray, at: Places, t: float) -> np.ndarray:
         """Return pictures uint8 [n, h, w, c] with the noise of time t: where `draw` may start."""
-        return _in_buckets(self._noised, (pictures, at), np.float32(self.model.schedule.log_snr(t)))
+        return _in_buckets(self.over, self._noised, (pictures, at), np.float32(self.model.schedule.log_snr(t)))
 
     def invert(self, nets: Nets, guide: Guidance, pictures: np.ndarray, rows: samplers.Rows) -> np.ndarray:
         """Return the noise [n, h, w, c] that an `edit.inversion` finds for pictures."""
         log_snr = np.float32(self.model.schedule.log_snr(rows.t[0]))
-        return _in_buckets(self._invert, (guide, pictures), nets, _float32(rows), log_snr)
+        return _in_buckets(self.over, self._invert, (guide, pictures), nets, _float32(rows), log_snr)
 
 
 def _start(at: Places, *, shape: tuple[int, int, int]) -> Array:
@@ -160,10 +164,10 @@ def _batched(one: Callable[..., Any], *, mapped: int) -> Callable[..., Any]:
     return jax.jit(many)
 
 
-def _in_buckets(call: Callable[..., Any], arrays: Any, *shared: Any) -> Any:
+def _in_buckets(over: Mesh, call: Callable[..., Any], arrays: Any, *shared: Any) -> Any:
     """Return `call` of arrays (leaves [n, ...]) and what all pictures share, at most a bucket at a time, as NumPy."""
-    n = len(jax.tree.leaves(arrays)[0])
-    made = []
+    n, whole = len(jax.tree.leaves(arrays)[0]), NamedSharding(over, PartitionSpec())
+    shared, made = jax.device_put(shared, whole), []
     for start in range(0, n, BUCKETS[-1]):
         size = min(BUCKETS[-1], n - start)
         bucket = next(bucket for bucket in BUCKETS if bucket >= size)
@@ -172,6 +176,7 @@ def _in_buckets(call: Callable[..., Any], arrays: Any, *shared: Any) -> Any:
             part = np.asarray(x)[start : start + size]
             return np.concatenate([part, np.zeros((bucket - size, *part.shape[1:]), part.dtype)])
 
-        result = call(*jax.tree.map(padded, arrays), *shared)
+        split = whole if bucket % over.size else NamedSharding(over, PartitionSpec("data"))
+        result = call(*jax.device_put(jax.tree.map(padded, arrays), split), *shared)
         made.append(jax.tree.map(lambda x, size=size: np.asarray(x)[:size], result))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *made)

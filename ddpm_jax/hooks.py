@@ -29,7 +29,7 @@ def make(
     def measure_loss(now: TrainState) -> tuple[dict[str, float], dict[str, Any]]:
         return {"eval/loss": float(evaluate(now.ema, *batch, jax.random.fold_in(key, 2))["loss"])}, {}
 
-    drawn, at = engine.Engine(built), engine.places(min(PICTURED, len(chosen)))
+    drawn, at = engine.Engine(built, over), engine.places(min(PICTURED, len(chosen)))
     guide = requests.guides(asked, built.spec.labels, dataset.labels[chosen[:PICTURED]])
     rows = requests.rows(asked, built.schedule)
 

@@ -100,8 +100,7 @@ def contact_sheet(images: np.ndarray, captions: Sequence[str], columns: int, *, 
 
     if len(images) != len(captions):
         raise ValueError(f"{len(images)} images have {len(captions)} captions")
-    n, h, w, _ = images.shape
-    font, pad = _font(), 6
+    (n, h, w, _), font, pad = images.shape, _font(), 6
     cell_w = max([w * scale, *(_width(font, caption) for caption in captions)]) + pad
     cell_h = h * scale + 16 + 2 * pad
     sheet = Image.new("RGB", (min(columns, n) * cell_w + pad, math.ceil(n / columns) * cell_h + pad), "white")
@@ -164,7 +163,7 @@ def read_png(path: PathLike) -> np.ndarray:
 
 
 def decode_png(content: bytes, name: str) -> np.ndarray:
-    """Return the bytes of a PNG file as `read_png` does; `name` is what errors call it."""
+    """Return a PNG file's bytes as `read_png` does; errors call it by `name`."""
     return _decoded(_parse_png(content, name), name)
 
 

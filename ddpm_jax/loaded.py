@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from ddpm_jax import build, checkpoint, engine, images, model, requests
+from ddpm_jax import build, checkpoint, engine, images, model, requests, runtime
 from ddpm_jax.datasets.spec import Spec, unseen_pairs
 from ddpm_jax.guidance import Guidance
 from ddpm_jax.labels import Label
@@ -27,10 +27,11 @@ class Loaded:
         self.meta = checkpoint.read_meta(path)
         self.spec = Spec.from_json(self.meta["spec"])
         arrays = checkpoint.load_arrays(path, "ema" if which == "ema" else "params")
-        self.params: Any = jax.tree.map(jnp.asarray, arrays)
+        over = runtime.mesh()
+        self.params: Any = jax.device_put(arrays, runtime.replicate(over))
         self.model = build.make_model(self.meta["config"], self.spec)
         self.defaults: dict[str, Any] = self.meta["config"]["sampling"]
-        self.engine = engine.Engine(self.model)
+        self.engine = engine.Engine(self.model, over)
 
     @property
     def nets(self) -> engine.Nets:
@@ -102,8 +103,13 @@ class Loaded:
         return images.fit(picture, self.spec.shape, self.spec.background)
 
     def recipe(self, **more: Any) -> dict[str, Any]:
-        """Return what a picture's file says of its making: the checkpoint's hash, and `more`."""
+        """Return what a picture's file says of its making: the checkpoint's hash, the machine, and `more`.
+
+        The pictures are the same bit for bit on as many devices of that kind: picture i then lies in the same row of
+        the same bucket.
+        """
         about = {"checkpoint": self.meta["sha256"], "step": self.meta["step"], "which": self.which}
         weak = {} if self.weak is None else {"weak": self.weak.meta["sha256"]}
-        here = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+        here = {"device": jax.devices()[0].device_kind, "devices": jax.device_count(), "jax": jax.__version__}
+        here["buckets"] = list(engine.BUCKETS)
         return {**about, **weak, **here, **more}

@@ -14,9 +14,10 @@ import numpy as np
 from ddpm_jax import images, runtime
 from ddpm_jax.datasets import mnist
 from ddpm_jax.generator import Generator
+from ddpm_jax.requests import check_range
 
 PathLike = str | os.PathLike[str]
-CHUNK = 64  # pictures of a stream that are made at once
+CHUNK, MOST = 64, 10**7  # pictures of a stream that are made at once, and at all
 NAMES = "{:06d}.png"
 
 
@@ -165,6 +166,8 @@ def again(model: Generator, path: PathLike) -> tuple[dict[str, Any], Any, str]:
             f"{path} was made by checkpoint {recipe['checkpoint'][:12]}, step {recipe['step']}; "
             f"this is {model.meta['sha256'][:12]}, step {model.meta['step']}"
         )
+    if recipe.get("weak") != model.recipe().get("weak"):
+        raise runtime.BadInput(f"{path} was led away from checkpoint {str(recipe.get('weak'))[:12]}; give that, too")
     look = {"scale": recipe["scale"], "background": recipe.get("background")}
     new = picture(draw(model, recipe["job"]), **look)
     old, made = images.read_png(path), np.asarray(new.convert("RGBA" if recipe.get("background") else "RGB"))
@@ -182,6 +185,7 @@ def stream(model: Generator, out: Path, *, label: str, n: int, **how: Any) -> It
 
     A stream that was cut short goes on where it was; another job's is refused. An .npz is gathered in `<out>.part`.
     """
+    check_range("n", n, 1, MOST)
     job = json.dumps({**model.recipe(), "job": {"kind": "sheet", "label": label, "n": n, **how}}, sort_keys=True)
     part = out if out.suffix != ".npz" else out.with_name(out.name + ".part")
     part.mkdir(parents=True, exist_ok=True)

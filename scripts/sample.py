@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from ddpm_jax import commands, generator, images, orders, recipes, runtime
+from ddpm_jax import commands, engine, generator, images, orders, recipes, runtime
 
 
 def make(argv: list[str] | None) -> None:
@@ -51,11 +51,11 @@ def make(argv: list[str] | None) -> None:
 
 def load(args: argparse.Namespace) -> generator.Generator:
     """Return the generator, with the compilation cache that its configuration names."""
-    which = "raw" if args.raw else "ema"
-    model = generator.load(args.checkpoint, which)
+    runtime.configure_devices(engine.BUCKETS[-1])
+    model = generator.load(args.checkpoint, "raw" if args.raw else "ema")
     if cache := model.meta["config"]["runtime"]["cache"]:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
-    return model.led_away_from(generator.load(args.away_from, which)) if args.away_from else model
+    return model.led_away_from(generator.load(args.away_from, model.which)) if args.away_from else model
 
 
 def stream(model: generator.Generator, job: dict[str, object], out: Path) -> None:

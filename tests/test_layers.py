@@ -87,7 +87,7 @@ TABLE = [
     Row("__init__", STDLIB | {"generator"}),
 ]
 # Scripts are thin: they call the roots and the effects, and do no mathematics of their own.
-SCRIPTS_MAY = STDLIB | L4 | L5 | {"__init__", "configs", "datasets", "main", "absl", "numpy", "jax", "tqdm"}
+SCRIPTS_MAY = STDLIB | L4 | L5 | {"__init__", "configs", "datasets", "main", "absl", "numpy", "jax", "tqdm", "engine"}
 CONFIGS_MAY = {"ml_collections", "configs"}
 
 

@@ -85,6 +85,9 @@ def test_a_recipe_of_another_checkpoint_is_refused(model, trained, tmp_path):
     with pytest.raises(runtime.BadInput, match=r"was made by checkpoint \w{12}, step 8; this is \w{12}, step 4"):
         recipes.again(earlier, tmp_path / "a.png")
     images.write_png(images.to_pil(np.zeros((4, 4, 3), np.uint8)), tmp_path / "b.png")
+    write(model.led_away_from(earlier), {"kind": "sheet", **JOBS["sheet"][0]}, tmp_path / "c.png")
+    with pytest.raises(runtime.BadInput, match=r"c.png was led away from checkpoint \w{12}; give that, too"):
+        recipes.again(model, tmp_path / "c.png")
     with pytest.raises(runtime.BadInput, match=r"b.png carries no recipe of this program"):
         recipes.again(model, tmp_path / "b.png")
 
@@ -113,6 +116,13 @@ def test_an_animation_ends_in_the_picture(model):
     assert frames.shape == (4, 1, 16, 16, 3)
     with pytest.raises(runtime.BadInput, match="an animation shows a sheet, a grid, or the way between"):
         recipes.frames(model, {"kind": "swap", **JOBS["swap"][0]})
+
+
+@pytest.mark.parametrize("n", [0, -1, 10**9])
+def test_a_stream_of_no_pictures_or_too_many_is_refused(model, tmp_path, n):
+    with pytest.raises(ValueError, match=f"n is {n}; it must be from 1 to 10000000"):
+        next(recipes.stream(model, tmp_path / "many", label="Cat", n=n))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["many", "many.npz"])

@@ -77,7 +77,7 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
 def from_sketch(drawing: np.ndarray, size: int = SIDE) -> np.ndarray:
     """A drawing, uint8 [h, w, 3 or 4], as a digit [size, size, 1] by MNIST's rule (LeCun et al. 1998, Section III.A).
 
-    Its ink is scaled to fit 20x20, as it is wide and high, and put with its centre of mass into the middle. Ink is what
+    Its ink is scaled to fit 20x20, as it is wide and high, and put with its centre of mass at pixel 14, 14. Ink is what
     differs from the corners; dark on light is turned around. Raises ValueError if there is none.
     """
     from PIL import Image
@@ -94,7 +94,7 @@ def from_sketch(drawing: np.ndarray, size: int = SIDE) -> np.ndarray:
     small = cut.resize((max(1, round(cut.width * scale)), max(1, round(cut.height * scale))), Image.Resampling.BOX)
     small = np.asarray(small, np.float32) * (255 / max(1, np.asarray(small).max()))
     centre = [(small.sum(axis=1 - axis) * np.arange(n)).sum() / small.sum() for axis, n in enumerate(small.shape)]
-    top, left = (int(np.clip(round((SIDE - 1) / 2 - c), 0, SIDE - n)) for c, n in zip(centre, small.shape, strict=True))
+    top, left = (int(np.clip(round(SIDE / 2 - c), 0, SIDE - n)) for c, n in zip(centre, small.shape, strict=True))
     digit = np.zeros((SIDE, SIDE), np.uint8)
     digit[top : top + small.shape[0], left : left + small.shape[1]] = np.round(small)
     return resized(digit[None], size)[0, ..., None]
