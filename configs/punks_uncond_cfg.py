@@ -4,7 +4,7 @@ Run it:
 
     python -m ddpm_jax.main --config=configs/punks_uncond_cfg.py --workdir=workdir/punks_uncond
 
-80 images/s on 2 CPU cores (median of a 40-step trial, learning); not trained to the end yet.
+130 images/s on 2 CPU cores (median of a 40-step trial, learning); not trained to the end yet.
 """
 
 from ml_collections import ConfigDict

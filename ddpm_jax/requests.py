@@ -75,12 +75,18 @@ def grid(asked: Settings, schedule: schedules.Schedule) -> schedules.Grid:
 def rows(asked: Settings, schedule: schedules.Schedule, *, start: float = 1.0) -> samplers.Rows:
     """Return the sampler's table, from a time `start` in (0, 1], over as many steps as the evaluations pay for.
 
-    That is one step each, but Heun's method takes two a step and one for the last: of an even number one stays unused.
+    That is one step each, but Heun's method takes two for most: one evaluation may stay unused.
     """
-    steps = (asked.steps + 1) // 2 if asked.sampler == "heun" else asked.steps
     options = {"eta": asked.eta} if asked.eta else {}
-    times = edit.from_time(grid(asked._replace(steps=steps), schedule), start)
-    return samplers.SAMPLERS[asked.sampler](schedule, times, **options)
+
+    def over(steps: int) -> samplers.Rows:
+        times = edit.from_time(grid(asked._replace(steps=steps), schedule), start)
+        return samplers.SAMPLERS[asked.sampler](schedule, times, **options)
+
+    if asked.sampler != "heun":
+        return over(asked.steps)
+    most = over(asked.steps // 2 + 1)
+    return most if len(most.t) <= asked.steps else over((asked.steps + 1) // 2)
 
 
 def guides(asked: Settings, space: LabelSpace, vectors: np.ndarray, *, against_weak: bool = False) -> Guidance:

@@ -121,8 +121,9 @@ def euler_ancestral(schedule: Schedule, grid: Grid) -> Rows:
 def heun(schedule: Schedule, grid: Grid) -> Rows:
     """Heun's second order in sigma = noise / signal (Karras et al. 2022, arXiv 2206.00364, Algorithm 1).
 
-    Two evaluations a step, but one for a step to 0 or from SNR 0. x_s / signal_s = x_t / signal_t
-    + (sigma_s - sigma_t) (eps(x_t, t) + eps(x_s', s)) / 2, where x_s' is DDIM's; x_t waits in the memory y.
+    x_s / signal_s = x_t / signal_t + (sigma_s - sigma_t) (eps(x_t, t) + eps(x_s', s)) / 2, where x_s' is DDIM's and x_t
+    waits in the memory y. Two evaluations a step, but one for a step to 0, and one from where sigma is above 1000: half
+    of so long a step would magnify the difference of two nearly equal estimates.
     """
     log_snr_t, log_snr_s = _ends(schedule, grid)
     euler = ddim(schedule, grid)
@@ -130,7 +131,7 @@ def heun(schedule: Schedule, grid: Grid) -> Rows:
     for i, (t, s) in enumerate(itertools.pairwise(grid)):
         row = Rows(t, euler.to_x[i], np.eye(5)[X], np.float64(0))
         rows.append(row)
-        if np.isfinite(log_snr_t[i]) and np.isfinite(log_snr_s[i]):
+        if log_snr_t[i] >= -2 * np.log(1000) and np.isfinite(log_snr_s[i]):
             (signal_t, noise_t), (signal_s, noise_s) = process.scales(log_snr_t[i]), process.scales(log_snr_s[i])
             half = signal_s * (noise_s / signal_s - noise_t / signal_t) / 2
             to_x = np.zeros(5)
