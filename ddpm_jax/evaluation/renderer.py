@@ -122,7 +122,7 @@ def _best_split(table: np.ndarray, cell: np.ndarray, accessories: np.ndarray) ->
     one_hot = np.zeros((len(cell), table.size), np.float32)
     one_hot[np.arange(len(cell)), cell] = 1
     having = (accessories[:, used].T.astype(np.float32) @ one_hot).reshape(len(used), *table.shape)
-    after = _entropy(having) + _entropy(table - having)
+    after = np.round(_entropy(having) + _entropy(table - having), 6)  # so that equal ones are equal: the first wins
     return int(used[after.argmin()]) if after.min() < before - 1e-6 else None
 
 
