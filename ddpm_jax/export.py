@@ -26,9 +26,13 @@ def artifact(model: Generator, asked: requests.Settings, platforms: Sequence[str
     """
     if unknown := set(platforms) - set(PLATFORMS):
         raise runtime.BadInput(f"unknown platform {min(unknown)!r}; choose of {', '.join(PLATFORMS)}")
+    if asked.weights or model.weak is not None:
+        raise runtime.BadInput(
+            "an artifact has classifier-free guidance alone; leave out weights and the weaker checkpoint"
+        )
     rows = requests.rows(asked, model.model.schedule)
     two_passes = model.spec.labels.size > 0 and asked.guidance != 1.0
-    one = functools.partial(_picture, model=model, rows=rows, two_passes=two_passes)
+    one = functools.partial(_picture, model=model, rows=rows, two_passes=two_passes, asked=asked)
     (b,) = jax_export.symbolic_shape("b")
     labels = jax.ShapeDtypeStruct((b, model.spec.labels.size), jnp.int8)
     seeds, weight = jax.ShapeDtypeStruct((b,), jnp.uint32), jax.ShapeDtypeStruct((), jnp.float32)
@@ -37,14 +41,21 @@ def artifact(model: Generator, asked: requests.Settings, platforms: Sequence[str
 
 
 def _picture(
-    label: jax.Array, seed: jax.Array, weight: jax.Array, *, model: Generator, rows: samplers.Rows, two_passes: bool
+    label: jax.Array,
+    seed: jax.Array,
+    weight: jax.Array,
+    *,
+    model: Generator,
+    rows: samplers.Rows,
+    two_passes: bool,
+    asked: requests.Settings,
 ) -> jax.Array:
     if two_passes:
         labels, weights = jnp.stack([jnp.zeros_like(label), label]), jnp.stack([1.0 - weight, weight])
     else:
         labels, weights = label[None], jnp.ones(1)
     plain = jnp.zeros_like(weights).at[-1].set(1.0)
-    guide = guidance.Guidance(labels, weights, plain, jnp.array([0.0, 1.0]), jnp.float32(0.0))
+    guide = guidance.Guidance(labels, weights, plain, jnp.array(asked.interval), jnp.float32(asked.rescale))
     start_key, sampler_key = engine.keys(engine.Places(seed, jnp.uint32(0)))
     denoise, decode = model.model.denoiser(model.params, guide)
     start = jax.random.normal(start_key, model.spec.shape)
@@ -72,7 +83,7 @@ def read(path: str | os.PathLike[str]) -> Callable[[np.ndarray, np.ndarray, Any]
 def difference(model: Generator, asked: requests.Settings, path: str | os.PathLike[str], n: int = 16) -> int:
     """Return the largest difference of a colour (of 255) between n pictures of an artifact and the generator's own.
 
-    The labels are random words, one of each group, and the seeds 0 to n - 1.
+    The labels are random words, one of each of the first two groups, and the seeds 0 to n - 1.
     """
     labels, space = [], model.spec.labels
     for rng in (np.random.default_rng(i) for i in range(n)):

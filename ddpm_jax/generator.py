@@ -14,7 +14,6 @@ from ddpm_jax.requests import How, check_range
 
 Labels = Label | Sequence[Label]
 Pictures = UInt8[np.ndarray, "n h w c"]
-Picture = UInt8[np.ndarray, "h w c"]
 
 
 class Generator(loaded.Loaded):
@@ -98,11 +97,7 @@ class Generator(loaded.Loaded):
         seed: int = 0,
         **how: Unpack[How],
     ) -> Pictures:
-        """Return picture 0 of a seed, then n - 1 like it: from its noise, turned towards others by a share `spread`.
-
-        >>> model.variations("Cat", n=4, spread=0.3).shape
-        (4, 16, 16, 3)
-        """
+        """Return picture 0 of a seed, then n - 1 like it: from its noise, turned towards others by a share `spread`."""
         check_range("spread", spread, 0, 1)
         vectors = self.vectors(label, n=n, complete=complete)
         at = engine.places(n, seed)
@@ -132,10 +127,13 @@ class Generator(loaded.Loaded):
 
     def reroll(self, label: Label, keep: Sequence[str], *, n: int = 8, seed: int = 0, **how: Any) -> Pictures:
         """Return n new pictures of which only the words to `keep` are asked, as the label has them."""
-        vector = self.spec.labels.parse(label, complete=True)
-        loose = [word for word in self.spec.labels.words if word not in keep]
-        kept = np.where(np.isin(self.spec.labels.words, keep), vector, self.spec.labels.unspecified(vector, loose))
-        return self.sample(self.spec.labels.parse(kept), n=n, seed=seed, **how)
+        space, kept = self.spec.labels, [self.spec.labels.index(word) for word in keep]
+        vector = space.parse(label)
+        if open_words := [space.words[i] for i in kept if not vector[i]]:
+            raise ValueError(f"{open_words[0]} is to be kept but the label does not name it")
+        loose = [word for i, word in enumerate(space.words) if i not in kept]
+        vector = np.where(np.isin(np.arange(space.size), kept), vector, space.unspecified(vector, loose))
+        return self.sample(space.parse(vector), n=n, seed=seed, **how)
 
     def interpolate(
         self,
@@ -150,8 +148,9 @@ class Generator(loaded.Loaded):
     ) -> Pictures:
         """Return pictures from one label to another: their predictions are mixed, and the noises of two seeds slerped.
 
-        The ends are the pictures of the labels themselves; guidance weight 1 throughout.
+        The ends are the pictures of the labels themselves; there is no other guidance.
         """
+        requests.refuse("an interpolation", how, ("guidance", "interval", "rescale", "weights", "compose"))
         check_range("frames", frames, 2, loaded.MAX_PICTURES)
         ends = self.vectors([one, other], complete=complete)
         shares = np.linspace(0, 1, frames)
@@ -161,7 +160,7 @@ class Generator(loaded.Loaded):
         start = self.engine.between(first[0], np.repeat(last, frames, axis=0), shares)
         at = engine.places(frames, seed)._replace(number=np.zeros(frames, np.uint32))
         rows = requests.rows(self.settings(**how), self.model.schedule)
-        return self.engine.draw(self.nets, guide, start, at, rows)
+        return self.engine.draw(engine.Nets(self.params), guide, start, at, rows)
 
     def edit(
         self,
@@ -185,10 +184,10 @@ class Generator(loaded.Loaded):
         (2, 16, 16, 3)
         """
         check_range("strength", strength, 0, 1)
+        vectors, asked, at = self.vectors(label, n=n, complete=complete), self.settings(**how), engine.places(n, seed)
         given = np.repeat(self.fit(picture)[None], n, axis=0)
         if strength == 0:
             return given
-        vectors, asked, at = self.vectors(label, n=n, complete=complete), self.settings(**how), engine.places(n, seed)
         start = self.engine.noised(given, at, strength)
         rows = requests.rows(asked, self.model.schedule, start=strength)
         return self.snapped(self.engine.draw(self.nets, self.guides(asked, vectors), start, at, rows), snap)
@@ -212,6 +211,7 @@ class Generator(loaded.Loaded):
         >>> model.inpaint(np.zeros((16, 16, 3), np.uint8), np.eye(16, dtype=bool)).shape
         (1, 16, 16, 3)
         """
+        requests.refuse("inpainting", how, ("sampler", "eta"))
         check_range("repeats", repeats, 1, 100)
         known = self.fit(picture)
         mask = np.asarray(mask, bool)
@@ -226,15 +226,17 @@ class Generator(loaded.Loaded):
 
     def invert(self, picture: np.ndarray, label: Label = None, **how: Unpack[How]) -> Float[np.ndarray, "h w c"]:
         """Return the noise from which DDIM makes the picture under a label (DDIM inversion; none by default)."""
-        asked = self.settings(**how)._replace(guidance=1.0)
+        asked = self.settings(**how)._replace(guidance=1.0, weights={})
         grid = requests.grid(asked, self.model.schedule)
         guide = self.guides(asked, self.vectors(label))
         rows = edit.inversion(self.model.schedule, grid)
         return self.engine.invert(self.nets, guide, self.fit(picture)[None], rows)[0]
 
-    def rerender(self, picture: np.ndarray, label: Label, *, complete: bool = False, **how: Unpack[How]) -> Picture:
+    def rerender(
+        self, picture: np.ndarray, label: Label, *, complete: bool = False, **how: Unpack[How]
+    ) -> UInt8[np.ndarray, "h w c"]:
         """Return the picture that its own noise (`invert`, under no label) makes under a label."""
-        asked = self.settings(**{**how, "sampler": "ddim"})
+        asked = self.settings(**{**how, "sampler": "ddim", "eta": 0.0})
         start = self.invert(picture, None, **how)[None]
         return self.render(self.vectors(label, complete=complete), engine.places(1), asked, start)[0]
 

@@ -63,6 +63,8 @@ def job(args: argparse.Namespace) -> dict[str, Any]:
     ]
     if len(asked) > 1:
         raise runtime.BadInput(f"--{asked[0]} and --{asked[1]} ask for different things; give one of them")
+    if args.mask and not (args.edit or args.sketch):
+        raise runtime.BadInput("--mask says what of a picture is painted anew; give the picture by --edit")
     common = {"label": args.label, "seed": args.seed, **settings(args)}
     if not asked:
         return {"kind": "sheet", "n": args.n, "complete": args.complete, "snap": args.snap, **common}
@@ -142,6 +144,8 @@ def _values(key: str, text: str) -> list[Any]:
     if key not in (*SETTINGS, "seed"):
         raise runtime.BadInput(f"--sweep cannot vary {key!r}; choose one of {', '.join((*SETTINGS, 'seed'))}")
     numbers = [_number(value, "--sweep") for value in text.split(",")]
+    if key in ("steps", "seed") and any(number != int(number) for number in numbers):
+        raise runtime.BadInput(f"--sweep={key} takes whole numbers, not {text}")
     return [int(number) if key in ("steps", "seed") else number for number in numbers]
 
 

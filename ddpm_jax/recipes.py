@@ -1,11 +1,10 @@
 """Jobs for a `Generator`, as plain JSON values: what to draw, so that a picture can carry it and be drawn again."""
 
 import base64
+import inspect
 import io
-import json
 import os
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +13,8 @@ import numpy as np
 from ddpm_jax import images, runtime
 from ddpm_jax.datasets import mnist
 from ddpm_jax.generator import Generator
-from ddpm_jax.requests import check_range
 
 PathLike = str | os.PathLike[str]
-CHUNK, MOST = 64, 10**7  # pictures of a stream that are made at once, and at all
-NAMES = "{:06d}.png"
 
 
 class Drawn(NamedTuple):
@@ -83,13 +79,17 @@ def edit(
 
     A `sketch` is any drawing of a digit, made one of MNIST's first.
     """
+    if sketch and model.spec.name != "mnist":
+        raise runtime.BadInput(f"a sketch is made a digit of MNIST, and this model draws {model.spec.name}")
     drawing = unpacked(picture)
     given = mnist.from_sketch(drawing, model.spec.shape[0]) if sketch else model.fit(drawing)
     if not mask:
         made = model.edit(given, label, n=n, **how)
     else:
-        black = images.fit(unpacked(mask), (*given.shape[:2], 1), (0, 0, 0))[..., 0] < 128
-        made = model.inpaint(given, ~black, label, n=n, **how)
+        painted = np.asarray(images.fit(unpacked(mask), (*given.shape[:2], 3), (0, 0, 0)).any(axis=-1))
+        if not painted.any():
+            raise runtime.BadInput("the mask is all black, so that nothing would be painted")
+        made = model.inpaint(given, painted, label, n=n, **how)
     return Drawn(np.concatenate([given[None], made]), 8, ("given", *[""] * n))
 
 
@@ -115,14 +115,29 @@ def draw(model: Generator, job: Mapping[str, Any]) -> Drawn:
     if job.get("kind") not in KINDS:
         raise runtime.BadInput(f"unknown kind of picture {job.get('kind')!r}; choose one of {', '.join(KINDS)}")
     try:
-        return KINDS[job["kind"]](model, **arguments)
+        inspect.signature(KINDS[job["kind"]]).bind(model, **arguments)
     except TypeError as error:
         raise runtime.BadInput(f"the job is not one for {job['kind']}: {error}") from error
+    return KINDS[job["kind"]](model, **arguments)
+
+
+def check_size(model: Generator, job: Mapping[str, Any], scale: int, *, steps: int = 1) -> None:
+    """Raise BadInput for a job whose picture, or all frames of it, would have more pixels than a picture may."""
+    height, width, _ = model.spec.shape
+    cells = int(job.get("n", 1)) * max(1, len(job.get("rows", ())) * len(job.get("columns", ())))
+    pixels = cells * max(1, len(job.get("values", ()))) * height * width * scale**2 * steps
+    if pixels > images.MAX_PIXELS:
+        raise runtime.BadInput(
+            f"that would be {pixels} pixels, and at most {images.MAX_PIXELS} are drawn; "
+            "use fewer pictures, a smaller scale, or a directory or .npz"
+        )
 
 
 def frames(model: Generator, job: Mapping[str, Any]) -> tuple[np.ndarray, int]:
     """Return the frames [f, n, h, w, c] of a job's animation, and its columns: the denoising, or the way between."""
     how = {key: value for key, value in job.items() if key not in ("kind", "label", "n", "rows", "columns", "snap")}
+    if job.get("snap"):
+        raise runtime.BadInput("an animation is not snapped to the palette; leave out --snap")
     if job["kind"] == "between":
         return draw(model, job).pictures[:, None], 1
     if job["kind"] == "sheet":
@@ -159,66 +174,39 @@ def again(model: Generator, path: PathLike) -> tuple[dict[str, Any], Any, str]:
     Raises BadInput where the picture carries no recipe, or one for another checkpoint.
     """
     recipe = images.read_recipe(path)
-    if recipe is None or "job" not in recipe:
+    if recipe is None or not {"job", "checkpoint", "step", "which", "device", "scale"} <= recipe.keys():
         raise runtime.BadInput(f"{path} carries no recipe of this program")
-    if recipe["checkpoint"] != model.meta["sha256"]:
-        raise runtime.BadInput(
-            f"{path} was made by checkpoint {recipe['checkpoint'][:12]}, step {recipe['step']}; "
-            f"this is {model.meta['sha256'][:12]}, step {model.meta['step']}"
-        )
-    if recipe.get("weak") != model.recipe().get("weak"):
-        raise runtime.BadInput(f"{path} was led away from checkpoint {str(recipe.get('weak'))[:12]}; give that, too")
-    look = {"scale": recipe["scale"], "background": recipe.get("background")}
-    new = picture(draw(model, recipe["job"]), **look)
-    old, made = images.read_png(path), np.asarray(new.convert("RGBA" if recipe.get("background") else "RGB"))
-    if old.shape != made.shape:
-        return recipe, new, f"another size: {made.shape[1]}x{made.shape[0]} now"
-    wrong = (old != made).any(axis=-1).mean()
-    same = "the same picture, bit for bit" if wrong == 0 else f"{wrong:.3%} of its pixels differ"
     here = model.recipe()
-    kind = "" if here["device"] == recipe["device"] else f" (made on {recipe['device']}, now on {here['device']})"
-    return recipe, new, same + kind
+    if recipe["checkpoint"] != here["checkpoint"]:
+        raise runtime.BadInput(
+            f"{path} was made by checkpoint {str(recipe['checkpoint'])[:12]}, step {recipe['step']}; "
+            f"this is {here['checkpoint'][:12]}, step {here['step']}"
+        )
+    if recipe["which"] != here["which"]:
+        raise runtime.BadInput(f"{path} was made with {recipe['which']} weights, and these are {here['which']}")
+    if recipe.get("weak") != here.get("weak"):
+        raise runtime.BadInput(f"{path} was led away from checkpoint {str(recipe.get('weak'))[:12]}; give that, too")
+    try:
+        check_size(model, recipe["job"], int(recipe["scale"]))
+        new = picture(draw(model, recipe["job"]), scale=int(recipe["scale"]), background=recipe.get("background"))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise runtime.BadInput(f"the recipe of {path} is damaged: {error}") from error
+    old, made = images.read_png(path), np.asarray(new.convert("RGBA" if recipe.get("background") else "RGB"))
+    return {**recipe, **here}, new, _compared(old, made, recipe, here)
 
 
-def stream(model: Generator, out: Path, *, label: str, n: int, **how: Any) -> Iterator[int]:
-    """Write n pictures of a label into a directory (PNGs) or an .npz, in bounded memory; yield how many are there.
-
-    A stream that was cut short goes on where it was; another job's is refused. An .npz is gathered in `<out>.part`.
-    """
-    check_range("n", n, 1, MOST)
-    job = json.dumps({**model.recipe(), "job": {"kind": "sheet", "label": label, "n": n, **how}}, sort_keys=True)
-    part = out if out.suffix != ".npz" else out.with_name(out.name + ".part")
-    part.mkdir(parents=True, exist_ok=True)
-    note = part / "recipe.json"
-    if any(part.iterdir()) and (not note.is_file() or note.read_text() != job):
-        raise runtime.BadInput(f"{part} holds other files, or another job's pictures; choose another --out")
-    runtime.write_atomically(note, job.encode())
-    for start in range(0, n, CHUNK):
-        count = min(CHUNK, n - start)
-        files = [part / NAMES.format(i) for i in range(start, start + count)]
-        if not all(file.is_file() for file in files):
-            made = model.sample(label, n=count, first=start, **how)
-            for file, one in zip(files, made, strict=True):
-                images.write_png(images.to_pil(one), file)
-        yield start + count
-    if part != out:
-        _gather(part, out, n, model.spec.shape)
-
-
-def _gather(part: Path, out: Path, n: int, shape: tuple[int, int, int]) -> None:
-    """Put the PNGs of a directory into an .npz as `pictures` uint8 [n, h, w, c], one at a time, and drop them."""
-    temporary = part / "pictures.npz"
-    with (
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("pictures.npy", "w", force_zip64=True) as file,
-    ):
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (n, *shape)})
-        for i in range(n):
-            file.write(images.read_png(part / NAMES.format(i))[..., : shape[2]].tobytes())
-    os.replace(temporary, out)
-    for file in part.iterdir():
-        file.unlink()
-    part.rmdir()
+def _compared(old: np.ndarray, new: np.ndarray, recipe: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    if old.shape != new.shape:
+        return f"another size: {new.shape[1]}x{new.shape[0]} now"
+    wrong = (old != new).any(axis=-1).mean()
+    if wrong == 0:
+        return "the same picture, bit for bit"
+    other = [
+        f"{key} {recipe.get(key)}, now {here[key]}"
+        for key in ("device", "devices", "jax")
+        if recipe.get(key) != here[key]
+    ]
+    return f"{wrong:.3%} of its pixels differ" + (f" (made on {'; '.join(other)})" if other else "")
 
 
 def refuse_existing(path: PathLike, force: bool) -> None:

@@ -24,7 +24,8 @@ class How(TypedDict, total=False):
     interval: tuple[float, float]  # the times between which guidance acts; conditional outside
     rescale: float  # 0 to 1: how far guided outputs are brought back to the spread of the conditional ones
     weights: Mapping[str, float]  # words of the label (at most 4) and their own weights, instead of `guidance`
-    compose: str  # full: weights lead away from the label without the word; empty: from no label (approximate)
+    compose: str  # full: a weight leads away from the label without its word, 0 not at all, the whole label always
+    # counts; empty: the weighted words alone, from no label (approximate): 0 leaves a word out, 1 is conditional
 
 
 class Settings(NamedTuple):
@@ -67,6 +68,12 @@ def settle(how: How, defaults: Mapping[str, Any]) -> Settings:
     return asked._replace(guidance=float(asked.guidance), interval=(float(low), float(high)))
 
 
+def refuse(what: str, how: How, settings: Sequence[str]) -> None:
+    """Raise ValueError for settings that are given and would be ignored."""
+    if given := [key for key in settings if how.get(key) is not None]:
+        raise ValueError(f"{what} takes no {given[0]}; leave it out")
+
+
 def grid(asked: Settings, schedule: schedules.Schedule) -> schedules.Grid:
     """Return the times of a request, from 1 to 0."""
     return schedules.GRIDS[asked.times](asked.steps, schedule)
@@ -104,6 +111,8 @@ def stacked(several: Sequence[Guidance]) -> Guidance:
 
 
 def _guide(asked: Settings, space: LabelSpace, vector: np.ndarray, against_weak: bool) -> Guidance:
+    if against_weak and asked.weights:
+        raise ValueError("weights of words do not go with guidance against another checkpoint; leave one out")
     if against_weak:
         guide = guidance.against(vector, asked.guidance)
     elif asked.weights:
@@ -123,6 +132,11 @@ def _by_word(asked: Settings, space: LabelSpace, vector: np.ndarray) -> Guidance
             raise ValueError(f"{word} has a weight but the label leaves it open; name it in the label")
     padding = MAX_WORDS - len(words)
     if asked.compose == "empty":
+        if (rest := space.unspecified(vector, words)).any():
+            word = space.words[int(np.flatnonzero(rest)[0])]
+            raise ValueError(
+                f"compose 'empty' knows the weighted words alone; give {word} a weight, too, or use 'full'"
+            )
         alone = [np.where(space.unspecified(vector, [word]) != vector, vector, 0) for word in words]
         return guidance.composable(np.stack([*alone, *[vector] * padding]), [*weights, *[0.0] * padding])
     without = [space.unspecified(vector, [word]) for word in words]

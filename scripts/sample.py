@@ -16,24 +16,30 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from ddpm_jax import commands, engine, generator, images, orders, recipes, runtime
+from ddpm_jax import commands, engine, generator, images, orders, recipes, runtime, streaming
 
 
 def make(argv: list[str] | None) -> None:
     """Write what the arguments ask for."""
     args = orders.parser(__doc__).parse_args(argv)
     out, many = Path(args.out), Path(args.out).suffix in ("", ".npz")
+    if not many and out.suffix.lower() not in ((".png",) if args.recipe else images.ANIMATIONS):
+        raise runtime.BadInput(f"--out={out} must end in .png" + ", .gif, .apng, .webp or .npz" * (not args.recipe))
     if not (many and out.is_dir()):
         recipes.refuse_existing(out, args.force)
-    model = load(args)
     if args.recipe:
-        recipe, picture, comparison = recipes.again(model, args.recipe)
+        recipe, picture, comparison = recipes.again(load(args), args.recipe)
         images.write_png(picture, out, recipe)
         return print(f"wrote {out}: {comparison}")
-    job = orders.job(args)
+    job, model = orders.job(args), load(args)
     if many:
         return stream(model, job, out)
-    if out.suffix.lower() != ".png":
+    settings = model.settings(**orders.settings(args))
+    if args.away_from and settings.guidance == 1:
+        raise runtime.BadInput("--away-from does nothing at guidance 1; add --guidance=2")
+    moving = out.suffix.lower() != ".png"
+    recipes.check_size(model, job, args.scale, steps=settings.steps if moving else 1)
+    if moving:
         frames, columns = recipes.frames(model, job)
         images.write_animation(frames, out, columns=columns, scale=args.scale)
         return print(f"wrote {out}")
@@ -41,8 +47,7 @@ def make(argv: list[str] | None) -> None:
     if args.transparent and background is None:
         raise runtime.BadInput(f"{model.spec.name} has no background; leave out --transparent")
     drawn = recipes.draw(model, job)
-    settings = model.settings(**orders.settings(args))._asdict()
-    recipe = model.recipe(job=job, settings=settings, scale=args.scale, background=background)
+    recipe = model.recipe(job=job, settings=settings._asdict(), scale=args.scale, background=background)
     images.write_png(recipes.picture(drawn, scale=args.scale, background=background), out, recipe)
     if args.json:
         runtime.write_atomically(f"{out}.json", json.dumps(recipe, indent=2).encode())
@@ -66,15 +71,10 @@ def stream(model: generator.Generator, job: dict[str, object], out: Path) -> Non
         )
     n = int(str(job["n"]))
     with tqdm(total=n, unit=" pictures", smoothing=0) as bar:
-        for done in recipes.stream(model, out, **job):  # pyright: ignore[reportArgumentType]
+        for done in streaming.stream(model, out, **job):  # pyright: ignore[reportArgumentType]
             bar.update(done - bar.n)
     print(f"wrote {n} pictures to {out}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    return commands.run(make, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(commands.run(make))

@@ -35,6 +35,11 @@ def test_an_artifact_draws_the_same_pictures(model, tmp_path, how):
     assert about["words"] == list(model.spec.labels.words) and about["settings"]["steps"] == asked.steps
 
 
+def test_guidance_that_an_artifact_cannot_hold_is_refused(model):
+    with pytest.raises(runtime.BadInput, match="an artifact has classifier-free guidance alone"):
+        export.artifact(model, model.settings(weights={"Cat": 2.0}))
+
+
 def test_an_unknown_platform_is_refused(model):
     with pytest.raises(runtime.BadInput, match="unknown platform 'gpu'; choose of cpu, cuda, tpu"):
         export.artifact(model, model.settings(), ["cpu", "gpu"])

@@ -27,7 +27,7 @@ L3 = {"model", "state", "step", "engine", "requests"}
 BELOW_L4 = L0 | L1 | L2 | L3
 FILES_OF_L4 = set("checkpoint archive metrics events images runtime processes journal train".split())
 L4 = FILES_OF_L4 | {"evaluation"}
-L5 = set("settings hooks build loaded generator recipes orders commands export topology".split())
+L5 = set("settings hooks build loaded generator recipes streaming orders commands export topology".split())
 SCRIPTS = "demo prepare_data sample evaluate benchmark check export dashboard"
 EFFECTS = STDLIB | NUMERIC | BELOW_L4 | FILES_OF_L4 | {"absl"}
 
@@ -59,7 +59,7 @@ TABLE = [
     Row("settings build", EFFECTS | {"hooks"} | {"configs", "evaluation", "ml_collections", "optax"}),
     Row("loaded", EFFECTS | {"build"}),
     Row("generator", EFFECTS | {"evaluation", "build", "loaded"}),
-    Row("recipes export topology", EFFECTS | {"evaluation", "build", "generator"}),
+    Row("recipes streaming export topology", EFFECTS | {"evaluation", "build", "generator"}),
     Row("commands", EFFECTS),
     Row("orders", EFFECTS | {"commands", "recipes"}),
     Row("configs/", STDLIB),

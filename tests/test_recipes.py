@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ddpm_jax
-from ddpm_jax import images, recipes, runtime
+from ddpm_jax import images, recipes, runtime, streaming
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +62,36 @@ def test_rows_of_a_sweep_differ_in_the_setting_alone(model):
 
 def test_a_mask_keeps_what_is_black(model):
     given = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
-    mask = np.zeros((16, 16), np.uint8)
-    mask[:, 8:] = 255
+    mask = np.zeros((16, 16, 3), np.uint8)
+    mask[:, 8:] = (60, 0, 0)  # whatever is not black
     job = {"kind": "edit", "picture": recipes.packed(given), "mask": recipes.packed(mask), "label": "Cat", "n": 2}
     pictures = recipes.draw(model, job).pictures
     np.testing.assert_array_equal(pictures[0], given)
     np.testing.assert_array_equal(pictures[1:, :, :8], [given[:, :8]] * 2)
     assert (pictures[1:, :, 8:] != given[:, 8:]).any()
+    with pytest.raises(runtime.BadInput, match="the mask is all black, so that nothing would be painted"):
+        recipes.draw(model, {**job, "mask": recipes.packed(0 * mask)})
+    with pytest.raises(runtime.BadInput, match="a sketch is made a digit of MNIST, and this model draws avatars"):
+        recipes.draw(model, {**job, "sketch": True})
+
+
+def test_a_picture_too_large_to_be_read_again_is_not_drawn(model):
+    recipes.check_size(model, {"kind": "sheet", "n": 1000}, 8)
+    with pytest.raises(runtime.BadInput, match="that would be 18432000 pixels, and at most 16777216 are drawn"):
+        recipes.check_size(model, {"kind": "sheet", "n": 2000}, 6)
+    with pytest.raises(runtime.BadInput, match="at most 16777216 are drawn"):
+        recipes.check_size(model, {"kind": "grid", "rows": "ab", "columns": "abc"}, 4, steps=1000)
+
+
+def test_raw_weights_and_damaged_recipes_are_told_apart(model, trained, tmp_path):
+    write(ddpm_jax.load(trained, "raw"), {"kind": "sheet", **JOBS["sheet"][0]}, tmp_path / "raw.png")
+    with pytest.raises(runtime.BadInput, match=r"raw.png was made with raw weights, and these are ema"):
+        recipes.again(model, tmp_path / "raw.png")
+    for job in ([], {"kind": "sheet", "label": "Cat", "n": 1, "weights": [1]}):
+        image = images.to_pil(np.zeros((4, 4, 3), np.uint8))
+        images.write_png(image, tmp_path / "bad.png", model.recipe(job=job, scale=3))
+        with pytest.raises(runtime.BadInput, match=r"the recipe of .*bad.png is damaged"):
+            recipes.again(model, tmp_path / "bad.png")
 
 
 def test_a_picture_that_would_come_out_otherwise_is_told_apart(model, tmp_path):
@@ -76,7 +99,7 @@ def test_a_picture_that_would_come_out_otherwise_is_told_apart(model, tmp_path):
     drawn = recipes.picture(recipes.draw(model, {**job, "seed": 1}), scale=3)
     images.write_png(drawn, tmp_path / "a.png", {**model.recipe(job=job, scale=3), "device": "abacus"})
     _, _, comparison = recipes.again(model, tmp_path / "a.png")
-    assert "of its pixels differ (made on abacus, now on cpu)" in comparison
+    assert "of its pixels differ (made on device abacus, now cpu)" in comparison
 
 
 def test_a_recipe_of_another_checkpoint_is_refused(model, trained, tmp_path):
@@ -121,26 +144,26 @@ def test_an_animation_ends_in_the_picture(model):
 @pytest.mark.parametrize("n", [0, -1, 10**9])
 def test_a_stream_of_no_pictures_or_too_many_is_refused(model, tmp_path, n):
     with pytest.raises(ValueError, match=f"n is {n}; it must be from 1 to 10000000"):
-        next(recipes.stream(model, tmp_path / "many", label="Cat", n=n))
+        next(streaming.stream(model, tmp_path / "many", label="Cat", n=n))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["many", "many.npz"])
 def test_a_stream_is_the_sheet_and_goes_on_after_a_cut(model, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(recipes, "CHUNK", 2)
+    monkeypatch.setattr(streaming, "CHUNK", 2)
     out, job = tmp_path / name, {"label": "Cat", "n": 5, "seed": 3, "sampler": "ddpm"}
-    begun = recipes.stream(model, out, **job)
+    begun = streaming.stream(model, out, **job)
     assert next(begun) == 2
     begun.close()
     part = out if name == "many" else tmp_path / "many.npz.part"
     first = (part / "000000.png").stat().st_mtime_ns
-    rest = recipes.stream(model, out, **job)
+    rest = streaming.stream(model, out, **job)
     assert next(rest) == 2 and (part / "000000.png").stat().st_mtime_ns == first
     assert list(rest) == [4, 5]
     if name == "many":
         found = np.stack([images.read_png(out / f"{i:06d}.png") for i in range(5)])
         with pytest.raises(runtime.BadInput, match="another job's pictures; choose another --out"):
-            next(recipes.stream(model, out, **{**job, "seed": 4}))
+            next(streaming.stream(model, out, **{**job, "seed": 4}))
     else:
         found = np.load(out)["pictures"]
         assert not part.exists()

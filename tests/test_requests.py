@@ -81,7 +81,10 @@ def test_a_word_with_a_weight_of_its_own_is_left_out_of_one_label():
 
 
 def test_composing_from_nothing_takes_each_word_alone():
-    labels, weights, *_ = guide(weights={"Hat": 2.0, "Cat": 0.5}, compose="empty")
+    both = {"weights": {"Hat": 2.0, "Cat": 0.5}, "compose": "empty"}
+    with pytest.raises(ValueError, match="knows the weighted words alone; give Pipe a weight, too, or use 'full'"):
+        guide(**both)
+    labels, weights, *_ = guide(SPACE.parse("Cat, Hat"), **both)
     np.testing.assert_array_equal(labels[:3], [0 * LABEL, SPACE.parse("Hat"), SPACE.parse("Cat")])
     np.testing.assert_allclose(weights, [-1.5, 2.0, 0.5, 0.0, 0.0])
 
@@ -96,6 +99,8 @@ def test_a_weight_of_a_word_that_is_not_asked_is_refused():
 def test_against_a_weak_net_guidance_is_its_weight():
     labels, weights, plain, *_ = guide(against_weak=True, guidance=2.5)
     assert labels.shape == (1, 5) and weights.tolist() == [2.5, -1.5] and plain.tolist() == [1.0, 0.0]
+    with pytest.raises(ValueError, match="weights of words do not go with guidance against another checkpoint"):
+        guide(against_weak=True, weights={"Hat": 2.0})
 
 
 def test_unspecifying_a_word_takes_along_what_it_implies():

@@ -1,5 +1,6 @@
 """The command that makes pictures: its words, its files, and the sentences for wrong ones."""
 
+import functools
 import importlib.util
 import json
 import types
@@ -10,18 +11,18 @@ import pytest
 from PIL import Image
 
 import ddpm_jax
-from ddpm_jax import images, orders, recipes, runtime
+from ddpm_jax import commands, images, orders, recipes, runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def sample():
-    """The main function of scripts/sample.py."""
+    """The command of scripts/sample.py."""
     where = importlib.util.spec_from_file_location("sample", ROOT / "scripts" / "sample.py")
     module = importlib.util.module_from_spec(where)
     where.loader.exec_module(module)
-    return module.main
+    return functools.partial(commands.run, module.make)
 
 
 def job(*words):
@@ -69,6 +70,8 @@ def test_words_become_a_job(words, expected):
         (["--swap=Hat"], "--swap is 'Hat'; give words and those in their place"),
         (["--keep=Cat", "--complete"], "--keep leaves all other words open"),
         (["--to=Elf", "--snap"], "--snap does not go with --to"),
+        (["--mask=a.png"], "--mask says what of a picture is painted anew; give the picture by --edit"),
+        (["--sweep=steps=2.7"], "--sweep=steps takes whole numbers, not 2.7"),
         (["--n=many"], "argument --n: invalid int value: 'many'"),
         (["--nn=3"], "unrecognized arguments: --nn=3"),
     ],
@@ -96,7 +99,7 @@ def test_a_picture_its_sidecar_and_the_picture_again(trained, tmp_path, sample, 
 
 def test_a_sketch_is_a_drawing_of_any_size():
     model = types.SimpleNamespace(
-        spec=types.SimpleNamespace(shape=(16, 16, 1)), edit=lambda given, label, n: given[None]
+        spec=types.SimpleNamespace(name="mnist", shape=(16, 16, 1)), edit=lambda given, label, n: given[None]
     )
     drawing = np.full((90, 120, 3), 255, np.uint8)
     drawing[20:70, 50:60] = 0
@@ -158,6 +161,9 @@ def test_led_away_from_an_earlier_checkpoint_on_the_command_line(trained, tmp_pa
         (["--edit=/nowhere.png"], "/nowhere.png cannot be read"),
         (["--recipe=/nowhere.png"], "/nowhere.png cannot be read"),
         (["--scale=0"], "scale 0 is not 1 or more"),
+        (["--n=5000"], "at most 16777216 are drawn"),
+        (["--out=a.jpg"], "--out=a.jpg must end in .png, .gif, .apng, .webp or .npz"),
+        (["--recipe=a.png", "--out=a.gif"], "--out=a.gif must end in .png"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_code_65(trained, tmp_path, sample, capsys, wrong, message):
