@@ -1,6 +1,5 @@
 """`load(path_or_name)` gives a `Generator`: what scripts, notebooks and the dashboard call to make pictures."""
 
-import functools
 import os
 from collections.abc import Sequence
 from typing import Any, Unpack
@@ -79,7 +78,7 @@ class Generator(loaded.Loaded):
         >>> model.grid(["Cat", "Robot"], ["Cap", "Crown", ""], same_noise=True).shape
         (2, 3, 16, 16, 3)
         """
-        parse = functools.partial(self.spec.labels.parse, complete=False)
+        parse = self.spec.labels.parse
         cells = [self.joined(parse(row), parse(column)) for row in rows for column in columns]
         if same_noise:
             pictures = self.same_noise(cells, complete=complete, **how)
@@ -213,8 +212,7 @@ class Generator(loaded.Loaded):
         """
         requests.refuse("inpainting", how, ("sampler", "eta"))
         check_range("repeats", repeats, 1, 100)
-        known = self.fit(picture)
-        mask = np.asarray(mask, bool)
+        known, mask = self.fit(picture), np.asarray(mask, bool)
         if mask.shape != known.shape[:2]:
             raise ValueError(f"the mask is {list(mask.shape)}; the picture is {list(known.shape[:2])}")
         vectors, asked, at = self.vectors(label, n=n, complete=complete), self.settings(**how), engine.places(n, seed)
