@@ -1,8 +1,10 @@
 """What the scripts have in common: wrong input is one sentence on stderr and an exit code of `runtime.Exit`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from absl import logging
@@ -40,3 +42,12 @@ def run(command: Callable[[list[str] | None], None], argv: list[str] | None = No
         print("stopped", file=sys.stderr)
         return int(runtime.Exit.STOPPED)
     return int(runtime.Exit.DONE)
+
+
+def refuse_existing(path: str | os.PathLike[str], force: bool) -> None:
+    """Raise BadInput if a file would be overwritten without `force`, or its directory is not there."""
+    target = Path(path)
+    if target.exists() and not force:
+        raise runtime.BadInput(f"{target} exists; choose another --out or add --force")
+    if not target.parent.is_dir():
+        raise runtime.BadInput(f"there is no directory {target.parent}; make it first")

@@ -48,9 +48,8 @@ def inversion(schedule: Schedule, grid: Grid) -> Rows:
     if len(times) < 2:
         raise ValueError("an inversion needs 2 steps or more")
     (signal_t, noise_t), (signal_s, noise_s) = (process.scales(schedule.log_snr(t)) for t in (times[:-1], times[1:]))
-    to_x = np.zeros((len(times) - 1, 5))
-    to_x[:, samplers.X], to_x[:, samplers.X_0] = noise_s / noise_t, signal_s - signal_t * noise_s / noise_t
-    return Rows(times[:-1], to_x, np.zeros_like(to_x), np.zeros(len(to_x)))
+    c_0 = signal_s - signal_t * noise_s / noise_t
+    return samplers.single_step(times[:-1], noise_s / noise_t, c_0, np.zeros_like(c_0))
 
 
 def invert(denoise: Denoiser, x_0: Image, rows: Rows, log_snr: Scalar) -> Image:

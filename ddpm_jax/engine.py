@@ -16,6 +16,7 @@ from jaxtyping import Array
 from ddpm_jax import edit, process, samplers
 from ddpm_jax.guidance import Guidance
 from ddpm_jax.model import Model
+from ddpm_jax.requests import check_range
 
 BUCKETS = (1, 16, 64)  # numbers of pictures that are made at once; a call is padded to one of them
 
@@ -30,9 +31,13 @@ class Places(NamedTuple):
 def places(n: int, seed: int = 0, first: int = 0) -> Places:
     """Return the places of n pictures of one seed, from number `first` on. Raises ValueError beyond 32 bits."""
     for name, value in (("seed", seed), ("first", first), ("the last number", first + n - 1)):
-        if not 0 <= value < 2**32:
-            raise ValueError(f"{name} is {value}; it must be from 0 to {2**32 - 1}")
+        check_range(name, value, 0, 2**32 - 1)
     return Places(np.full(n, seed, np.uint32), np.arange(first, first + n, dtype=np.uint32))
+
+
+def same_place(n: int, seed: int = 0) -> Places:
+    """Return the place of picture 0 of a seed, n times."""
+    return places(n, seed)._replace(number=np.zeros(n, np.uint32))
 
 
 class Nets(NamedTuple):
@@ -51,10 +56,10 @@ class Engine:
     def __init__(self, model: Model, over: Mesh) -> None:
         """Prepare the functions."""
         self.model, self.over = model, over
-        self._noise = _batched(functools.partial(_start, shape=model.spec.shape), mapped=1)
+        self._noise = _batched(functools.partial(start_one, shape=model.spec.shape), mapped=1)
         self._between = _batched(lambda other, share, one: edit.slerp(one, other, share), mapped=2)
-        self._draw = _batched(functools.partial(_draw, model=model), mapped=3)
-        self._frames = _batched(functools.partial(_draw, model=model, observe=process.to_uint8), mapped=3)
+        self._draw = _batched(functools.partial(draw_one, model=model), mapped=3)
+        self._frames = _batched(functools.partial(draw_one, model=model, observe=process.to_uint8), mapped=3)
         self._paint = _batched(functools.partial(_paint, model=model), mapped=5)
         self._noised = _batched(_noised, mapped=2)
         self._invert = _batched(functools.partial(_invert, model=model), mapped=2)
@@ -99,11 +104,12 @@ class Engine:
         return _in_buckets(self.over, self._invert, (guide, pictures), nets, _float32(rows), log_snr)
 
 
-def _start(at: Places, *, shape: tuple[int, int, int]) -> Array:
-    return jax.random.normal(keys(at)[0], shape)
+def start_one(at: Places, *, shape: tuple[int, int, int]) -> Array:
+    """Return the noise [h, w, c] that the picture of one place starts from."""
+    return jax.random.normal(_keys(at)[0], shape)
 
 
-def _draw(
+def draw_one(
     guide: Guidance,
     start: Array,
     at: Places,
@@ -113,8 +119,9 @@ def _draw(
     model: Model,
     observe: Callable[[Array], Array] | None = None,
 ) -> tuple[Array, Any]:
+    """Return one picture, uint8 [h, w, c], from its noise, and what `observe` makes of each row's x_0."""
     denoise, decode = model.denoiser(nets.params, guide, nets.weak)
-    x_0, frames = samplers.sample(denoise, start, keys(at)[1], rows, decode=decode, observe=observe)
+    x_0, frames = samplers.sample(denoise, start, _keys(at)[1], rows, decode=decode, observe=observe)
     return process.to_uint8(x_0), frames
 
 
@@ -131,12 +138,12 @@ def _paint(
 ) -> Array:
     denoise, decode = model.denoiser(nets.params, guide, nets.weak)
     x_0 = process.to_float(picture)
-    painted, _ = edit.inpaint(denoise, start, keys(at)[1], paint, x_0=x_0, mask=mask, decode=decode)
+    painted, _ = edit.inpaint(denoise, start, _keys(at)[1], paint, x_0=x_0, mask=mask, decode=decode)
     return process.to_uint8(painted)
 
 
 def _noised(picture: Array, at: Places, log_snr: Array) -> Array:
-    return edit.noised(process.to_float(picture), keys(at)[0], log_snr)
+    return edit.noised(process.to_float(picture), _keys(at)[0], log_snr)
 
 
 def _invert(guide: Guidance, picture: Array, nets: Nets, rows: samplers.Rows, log_snr: Array, *, model: Model) -> Array:
@@ -144,7 +151,7 @@ def _invert(guide: Guidance, picture: Array, nets: Nets, rows: samplers.Rows, lo
     return edit.invert(denoise, process.to_float(picture), rows, log_snr)
 
 
-def keys(at: Places) -> tuple[Array, Array]:
+def _keys(at: Places) -> tuple[Array, Array]:
     """Return the keys of the noise that a picture starts from, and of what its sampler draws."""
     start_key, sampler_key = jax.random.split(jax.random.fold_in(jax.random.key(at.seed), at.number))
     return start_key, sampler_key

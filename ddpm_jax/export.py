@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from ddpm_jax import engine, guidance, process, requests, runtime, samplers
+from ddpm_jax import engine, guidance, requests, runtime, samplers
 from ddpm_jax.generator import Generator
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -56,10 +56,9 @@ def _picture(
         labels, weights = label[None], jnp.ones(1)
     plain = jnp.zeros_like(weights).at[-1].set(1.0)
     guide = guidance.Guidance(labels, weights, plain, jnp.array(asked.interval), jnp.float32(asked.rescale))
-    start_key, sampler_key = engine.keys(engine.Places(seed, jnp.uint32(0)))
-    denoise, decode = model.model.denoiser(model.params, guide)
-    start = jax.random.normal(start_key, model.spec.shape)
-    return process.to_uint8(samplers.sample(denoise, start, sampler_key, rows, decode=decode)[0])
+    at = engine.Places(seed, jnp.uint32(0))
+    start = engine.start_one(at, shape=model.spec.shape)
+    return engine.draw_one(guide, start, at, model.nets, rows, model=model.model)[0]
 
 
 def write(

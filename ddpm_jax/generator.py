@@ -78,8 +78,7 @@ class Generator(loaded.Loaded):
         >>> model.grid(["Cat", "Robot"], ["Cap", "Crown", ""], same_noise=True).shape
         (2, 3, 16, 16, 3)
         """
-        parse = self.spec.labels.parse
-        cells = [self.joined(parse(row), parse(column)) for row in rows for column in columns]
+        cells = self.cells(rows, columns)
         if same_noise:
             pictures = self.same_noise(cells, complete=complete, **how)
         else:
@@ -99,11 +98,9 @@ class Generator(loaded.Loaded):
         """Return picture 0 of a seed, then n - 1 like it: from its noise, turned towards others by a share `spread`."""
         check_range("spread", spread, 0, 1)
         vectors = self.vectors(label, n=n, complete=complete)
-        at = engine.places(n, seed)
-        noise = self.engine.noise(at)
+        noise = self.engine.noise(engine.places(n, seed))
         start = self.engine.between(noise[0], noise, np.append(0.0, np.full(n - 1, spread)))
-        same = at._replace(number=np.zeros_like(at.number))
-        return self.render(vectors, same, self.settings(**how), start)
+        return self.render(vectors, engine.same_place(n, seed), self.settings(**how), start)
 
     def swap(
         self,
@@ -157,7 +154,7 @@ class Generator(loaded.Loaded):
         first = self.engine.noise(engine.places(1, seed))
         last = first if other_seed is None else self.engine.noise(engine.places(1, other_seed))
         start = self.engine.between(first[0], np.repeat(last, frames, axis=0), shares)
-        at = engine.places(frames, seed)._replace(number=np.zeros(frames, np.uint32))
+        at = engine.same_place(frames, seed)
         rows = requests.rows(self.settings(**how), self.model.schedule)
         return self.engine.draw(engine.Nets(self.params), guide, start, at, rows)
 

@@ -113,7 +113,6 @@ def predictor(
     The interval is that of Kynkaanniemi et al. 2024 (arXiv 2404.07724), in times; rescaling that of Lin et al. 2023
     (arXiv 2305.08891, Eqs. 14-16): rescale = 0 changes nothing, 1 gives the mix the plain prediction's spread.
     """
-
     guide = jax.tree.map(jnp.asarray, guide)
 
     def mixed(x_t: Image, t: Scalar) -> Raw:

@@ -1,5 +1,6 @@
 """A checkpoint, loaded and ready to be asked: what every way of making pictures with it has in common."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, Unpack, cast
@@ -21,9 +22,11 @@ MAX_PICTURES = 100_000
 class Loaded:
     """The parameters of a checkpoint with its model's compiled functions; `generator.Generator` is what users have."""
 
-    def __init__(self, path: Path, which: str, weak: "Loaded | None" = None) -> None:
+    weak: "Loaded | None" = None  # a worse one that `guidance` leads away from, see `led_away_from`
+
+    def __init__(self, path: Path, which: str) -> None:
         """Read a checkpoint's description and its parameters, verified; nothing else of it."""
-        self.path, self.which, self.weak = path, which, weak
+        self.path, self.which = path, which
         self.meta = checkpoint.read_meta(path)
         self.spec = Spec.from_json(self.meta["spec"])
         arrays = checkpoint.load_arrays(path, "ema" if which == "ema" else "params")
@@ -46,7 +49,9 @@ class Loaded:
         """
         if jax.tree.map(jnp.shape, weak.params) != jax.tree.map(jnp.shape, self.params):
             raise ValueError(f"{weak.path} has a net of other shapes; take an earlier checkpoint of the same run")
-        return type(self)(self.path, self.which, weak)
+        led = copy.copy(self)
+        led.weak = weak
+        return led
 
     def settings(self, **how: Unpack[How]) -> Settings:
         """Return sampler, evaluations, guidance and the like as they will be used: as given, or the checkpoint's."""
@@ -70,6 +75,11 @@ class Loaded:
             raise ValueError(f"the labels disagree on {space.words[clash[0]]!r}; keep it in one of them")
         return space.parse(np.where(other != 0, other, one))
 
+    def cells(self, rows: Sequence[Label], columns: Sequence[Label]) -> list[np.ndarray]:
+        """Return the label vector of each cell of a grid, row by row."""
+        parse = self.spec.labels.parse
+        return [self.joined(parse(row), parse(column)) for row in rows for column in columns]
+
     def guides(self, asked: Settings, vectors: np.ndarray) -> Guidance:
         """Return the guidance of each picture."""
         return requests.guides(asked, self.spec.labels, vectors, against_weak=self.weak is not None)
@@ -86,8 +96,7 @@ class Loaded:
         """Return a picture for each label vector, all from the noise of picture 0 of a seed."""
         snap = how.pop("snap", False)
         parsed = self.vectors(list(vectors), complete=complete)
-        at = engine.places(len(parsed), seed)
-        at = at._replace(number=np.zeros_like(at.number))
+        at = engine.same_place(len(parsed), seed)
         return self.snapped(self.render(parsed, at, self.settings(**how)), snap)
 
     def snapped(self, pictures: np.ndarray, snap: bool) -> np.ndarray:

@@ -33,8 +33,7 @@ def main(argv: list[str]) -> None:
     config = CONFIG.value
     settings.check(config)
     runtime.configure_devices(config.train.batch_size // config.train.accumulate, config.runtime.devices)
-    if config.runtime.cache:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(config.runtime.cache))
+    runtime.keep_compiled(config.runtime.cache)
     logging.info("devices: %d %s", *_devices())
     try:
         train.train(_built(), workdir)

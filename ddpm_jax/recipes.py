@@ -5,7 +5,6 @@ import inspect
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,11 +142,7 @@ def frames(model: Generator, job: Mapping[str, Any]) -> tuple[np.ndarray, int]:
     if job["kind"] == "sheet":
         made, columns = model.trajectory(job["label"], n=job["n"], **how), 8
     elif job["kind"] == "grid":
-        cells = [
-            model.joined(*map(model.spec.labels.parse, (f"{job['label']}, {row}", column)))
-            for row in job["rows"]
-            for column in job["columns"]
-        ]
+        cells = model.cells([f"{job['label']}, {row}" for row in job["rows"]], job["columns"])
         made, columns = model.trajectory(cells, **how), len(job["columns"])
     else:
         raise runtime.BadInput("an animation shows a sheet, a grid, or the way between two labels; write a .png")
@@ -207,15 +202,6 @@ def _compared(old: np.ndarray, new: np.ndarray, recipe: Mapping[str, Any], here:
         if recipe.get(key) != here[key]
     ]
     return f"{wrong:.3%} of its pixels differ" + (f" (made on {'; '.join(other)})" if other else "")
-
-
-def refuse_existing(path: PathLike, force: bool) -> None:
-    """Raise BadInput if a file would be overwritten without `force`, or its directory is not there."""
-    target = Path(path)
-    if target.exists() and not force:
-        raise runtime.BadInput(f"{target} exists; choose another --out or add --force")
-    if not target.parent.is_dir():
-        raise runtime.BadInput(f"there is no directory {target.parent}; make it first")
 
 
 KINDS: dict[str, Callable[..., Drawn]] = {

@@ -118,6 +118,12 @@ def configure_devices(batch_size: int, wanted: int = 0) -> None:
         ) from error
 
 
+def keep_compiled(folder: str) -> None:
+    """Keep compiled functions in a folder ("~" is the user's) for later processes; "" keeps none."""
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+
+
 def _cores() -> int:
     """Count the cores this process may use: fewer than the machine has, under taskset or a batch scheduler."""
     if sys.platform == "linux":

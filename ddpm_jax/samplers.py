@@ -94,7 +94,7 @@ def ddpm(schedule: Schedule, grid: Grid) -> Rows:
     """Ancestral sampling (Ho et al. 2020, Algorithm 2): x_s drawn from q(x_s given x_t, x_0) (Eqs. 6-7)."""
     log_snr_t, log_snr_s = _ends(schedule, grid)
     c_0, c_t, variance = process.posterior_row(log_snr_s, log_snr_t)
-    return _single_step(grid[:-1], c_t, c_0, np.sqrt(variance))
+    return single_step(grid[:-1], c_t, c_0, np.sqrt(variance))
 
 
 def ddim(schedule: Schedule, grid: Grid, *, eta: float = 0.0) -> Rows:
@@ -110,7 +110,7 @@ def ddim(schedule: Schedule, grid: Grid, *, eta: float = 0.0) -> Rows:
     ratio = np.exp(log_snr_t - log_snr_s)
     c_e = noise_s * np.sqrt(1 - eta**2 + eta**2 * ratio)
     sigma = eta * noise_s * np.sqrt(-np.expm1(log_snr_t - log_snr_s))
-    return _single_step(grid[:-1], c_e / noise_t, signal_s - c_e * signal_t / noise_t, sigma)
+    return single_step(grid[:-1], c_e / noise_t, signal_s - c_e * signal_t / noise_t, sigma)
 
 
 def euler_ancestral(schedule: Schedule, grid: Grid) -> Rows:
@@ -230,7 +230,7 @@ def _ends(schedule: Schedule, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return log_snr[:-1], log_snr[1:]
 
 
-def _single_step(t: np.ndarray, c_t: np.ndarray, c_0: np.ndarray, sigma: np.ndarray) -> Rows:
+def single_step(t: np.ndarray, c_t: np.ndarray, c_0: np.ndarray, sigma: np.ndarray) -> Rows:
     """The table of x_s = c_t x_t + c_0 x_0 + sigma z."""
     to_x = np.stack([c_t, 0 * t, c_0, 0 * t, 0 * t], axis=1)
     return Rows(t, to_x, np.zeros_like(to_x), sigma)

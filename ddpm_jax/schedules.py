@@ -18,9 +18,7 @@ from jaxtyping import Float, Float64
 
 Values = TypeVar("Values", np.ndarray, np.floating, Array)
 Grid = Float64[np.ndarray, " n"]
-SIGMA_MAX = (
-    80.0  # noise / signal beyond which grids by sigma waste no step: t = 1 counts as that (Karras et al. 2022, Table 1)
-)
+SIGMA_MAX = 80.0  # noise / signal that t = 1 counts as in grids by sigma, where it is more (Karras et al., Table 1)
 
 
 def array_module(x: object) -> ModuleType:

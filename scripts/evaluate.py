@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import logging
 
-from ddpm_jax import commands, datasets, engine, generator, recipes, runtime
+from ddpm_jax import commands, datasets, engine, generator, runtime
 from ddpm_jax.evaluation import exact, renderer
 
 
@@ -33,7 +33,7 @@ def make(argv: list[str] | None) -> None:
     args = parser.parse_args(argv)
     if bool(args.checkpoint) == args.baseline:
         raise runtime.BadInput("give either --checkpoint or --baseline")
-    recipes.refuse_existing(args.out, args.force)
+    commands.refuse_existing(args.out, args.force)
     began = time.monotonic()
     about, score = baseline(args) if args.baseline else model(args)
     result = {**about, **score._asdict(), "seconds": round(time.monotonic() - began, 1)}

@@ -11,7 +11,7 @@ pictures = sample(labels, seeds, np.float32(1))  # int8 [b, words], uint32 [b]; 
 import importlib.util
 import sys
 
-from ddpm_jax import commands, export, generator, recipes, runtime
+from ddpm_jax import commands, export, generator, runtime
 
 
 def make(argv: list[str] | None) -> None:
@@ -30,7 +30,7 @@ def make(argv: list[str] | None) -> None:
     args = parser.parse_args(argv)
     if not importlib.util.find_spec("flatbuffers"):
         raise runtime.BadInput("exporting needs flatbuffers; install it by pip install 'ddpm_jax[export]'")
-    recipes.refuse_existing(args.out, args.force)
+    commands.refuse_existing(args.out, args.force)
     model = generator.load(args.checkpoint, "raw" if args.raw else "ema")
     asked = model.settings(sampler=args.sampler, steps=args.steps, times=args.times, guidance=args.guidance)
     size = export.write(model, asked, args.out, args.platforms.split(","))

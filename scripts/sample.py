@@ -9,11 +9,9 @@ python scripts/sample.py --checkpoint=workdir/punks --recipe=grid.png --out=agai
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
-import jax
 from tqdm import tqdm
 
 from ddpm_jax import commands, engine, generator, images, orders, recipes, runtime, streaming
@@ -26,7 +24,7 @@ def make(argv: list[str] | None) -> None:
     if not many and out.suffix.lower() not in ((".png",) if args.recipe else images.ANIMATIONS):
         raise runtime.BadInput(f"--out={out} must end in .png" + ", .gif, .apng, .webp or .npz" * (not args.recipe))
     if not (many and out.is_dir()):
-        recipes.refuse_existing(out, args.force)
+        commands.refuse_existing(out, args.force)
     if args.recipe:
         recipe, picture, comparison = recipes.again(load(args), args.recipe)
         images.write_png(picture, out, recipe)
@@ -58,8 +56,7 @@ def load(args: argparse.Namespace) -> generator.Generator:
     """Return the generator, with the compilation cache that its configuration names."""
     runtime.configure_devices(engine.BUCKETS[-1])
     model = generator.load(args.checkpoint, "raw" if args.raw else "ema")
-    if cache := model.meta["config"]["runtime"]["cache"]:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
+    runtime.keep_compiled(model.meta["config"]["runtime"]["cache"])
     return model.led_away_from(generator.load(args.away_from, model.which)) if args.away_from else model
 
 

@@ -1,5 +1,6 @@
 """Settings of every test: two CPU devices, shapes checked while testing, and no silent broadcasting of ranks."""
 
+import importlib.util
 from pathlib import Path
 
 import jax
@@ -9,13 +10,22 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests build the same small runs again and again: what one has compiled the others (and the next session) read.
-CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = ROOT / ".pytest_cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_disable_most_optimizations", True)  # tests compile much and compute little
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 CORE = ("schedules", "process", "losses", "samplers", "guidance")
 install_import_hook([f"ddpm_jax.{name}" for name in CORE], "beartype.beartype")
+
+
+def script(name):
+    """The module of a file of scripts/, as if imported."""
+    where = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(where)
+    where.loader.exec_module(module)
+    return module
 
 
 def tiny_config(**changes):

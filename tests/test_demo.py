@@ -1,23 +1,18 @@
 """`scripts/demo.py`: what it refuses, and how its failures are told."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from conftest import script
 
 from ddpm_jax import commands
-
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "demo.py"
 
 
 @pytest.fixture
 def demo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, whose training ends at once and well."""
-    spec = importlib.util.spec_from_file_location("demo", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("demo")
     monkeypatch.setattr(module, "train", lambda workdir, minutes: 0)
     return module
 

@@ -1,26 +1,20 @@
 """`scripts/evaluate.py`: the score that it writes, and what it refuses."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import script
 
 import ddpm_jax
 from ddpm_jax import datasets
 from ddpm_jax.evaluation import exact
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "evaluate.py"
-
 
 @pytest.fixture(scope="module")
 def evaluate():
     """The main function of the script."""
-    where = importlib.util.spec_from_file_location("evaluate", SCRIPT)
-    module = importlib.util.module_from_spec(where)
-    where.loader.exec_module(module)
-    return module.main
+    return script("evaluate").main
 
 
 def test_a_model_is_judged_by_what_its_training_held_out(trained, tmp_path, evaluate, capsys, monkeypatch):

@@ -7,11 +7,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from conftest import script
 
 import ddpm_jax
 from ddpm_jax import export, runtime
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +45,11 @@ def test_an_unknown_platform_is_refused(model):
 
 
 def test_the_command_says_size_and_difference(trained, tmp_path, capsys, monkeypatch):
-    where = importlib.util.spec_from_file_location("export_script", ROOT / "scripts" / "export.py")
-    script = importlib.util.module_from_spec(where)
-    where.loader.exec_module(script)
+    main = script("export").main
     command = [f"--checkpoint={trained}", f"--out={tmp_path / 'a.stablehlo'}", "--platforms=cpu"]
-    assert script.main(command) == 0
+    assert main(command) == 0
     said = capsys.readouterr().out
     assert "for cpu\n" in said and "16 pictures: 0 of 255" in said
-    assert script.main(command) == 65 and "exists; choose another --out" in capsys.readouterr().err
+    assert main(command) == 65 and "exists; choose another --out" in capsys.readouterr().err
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert script.main(command) == 65 and "exporting needs flatbuffers" in capsys.readouterr().err
+    assert main(command) == 65 and "exporting needs flatbuffers" in capsys.readouterr().err

@@ -6,24 +6,20 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import conftest
 import pytest
 
 from ddpm_jax import datasets
 from ddpm_jax.datasets import punks, raw
 from ddpm_jax.datasets.punks import sheet
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "prepare_data.py"
 MIRROR = os.environ.get(raw.MIRROR, "")
 needs_mirror = pytest.mark.skipif(not MIRROR, reason="DDPM_JAX_MIRROR does not name a directory with the real files")
 
 
 @pytest.fixture
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prepare_data", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return conftest.script("prepare_data")
 
 
 @needs_mirror

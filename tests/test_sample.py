@@ -1,28 +1,23 @@
 """The command that makes pictures: its words, its files, and the sentences for wrong ones."""
 
 import functools
-import importlib.util
 import json
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import script
 from PIL import Image
 
 import ddpm_jax
 from ddpm_jax import commands, images, orders, recipes, runtime
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 @pytest.fixture(scope="module")
 def sample():
     """The command of scripts/sample.py."""
-    where = importlib.util.spec_from_file_location("sample", ROOT / "scripts" / "sample.py")
-    module = importlib.util.module_from_spec(where)
-    where.loader.exec_module(module)
-    return functools.partial(commands.run, module.make)
+    return functools.partial(commands.run, script("sample").make)
 
 
 def job(*words):
