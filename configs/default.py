@@ -70,13 +70,14 @@ def get_config() -> ConfigDict:
     config.log = ConfigDict()
     config.log.every = 50  # steps between scalars; they are means over these steps
     config.log.eval_every = 500  # steps between losses on held-out images (on training images if none are)
+    config.log.exact_every = 1000  # steps between counts of held-out labels that are drawn exactly, word by word
     config.log.sample_every = 1000  # steps between sample grids
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 500  # steps; a multiple of log.every
     config.checkpoint.keep_newest = 2
     config.checkpoint.keep_best = 1  # of those saved at a step where best_metric was measured, the smaller the better
-    config.checkpoint.best_metric = "eval/loss"
+    config.checkpoint.best_metric = "eval/loss"  # or -eval/exact, the minus saying that larger is better
     config.checkpoint.keep_every = 0  # steps; 0 = none beside the above
 
     config.sampling = ConfigDict()  # what `load(...).sample` does unless told otherwise

@@ -21,4 +21,6 @@ def get_config() -> ConfigDict:
     config.net.attention = (6,)
     config.loss.target = "palette"
     config.train.steps = 9_000
+    config.log.exact_every = 500
+    config.checkpoint.best_metric = "-eval/exact"
     return config

@@ -35,6 +35,7 @@ from ddpm_jax import (
     train,
 )
 from ddpm_jax.datasets.spec import Dataset, Spec, pairs_seen, without_labels
+from ddpm_jax.evaluation import exact, judge
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -88,6 +89,9 @@ def build(config: ConfigDict) -> train.Run:
     feed, advance = (resident_steps if storage == "device" else streamed_steps)(parts)
     seen = pairs_seen(dataset.labels[dataset.train])
     meta = {"config": values, "spec": dataset.spec.to_json(), "fingerprint": dataset.fingerprint, "pairs_seen": seen}
+    asked, read = requests.settle({}, values["sampling"]), judge.reader(dataset, values["data"]["root"])
+    made = hooks.make(built, dataset, parts.key, over, log=log, asked=asked, read=read)
+    check_best(values["checkpoint"]["best_metric"], dataset)
     return train.Run(
         meta=meta,
         check_resume=functools.partial(settings.check_resume, meta),
@@ -95,7 +99,7 @@ def build(config: ConfigDict) -> train.Run:
         abstract=runtime.placed(jax.eval_shape(fresh, 1), runtime.replicate(over)),
         feed=feed,
         advance=advance,
-        hooks=hooks.make(built, dataset, parts.key, over, log=log, asked=requests.settle({}, values["sampling"])),
+        hooks=made,
         plan=plan,
         log=log,
         saves=train.Saves(**values["checkpoint"]),
@@ -109,6 +113,14 @@ def check_parts(plan: train.Plan, devices: int) -> None:
     except runtime.BadInput as error:
         what = f"of {plan.batch_size} images in {plan.accumulate} parts, each part: " if plan.accumulate > 1 else ""
         raise runtime.BadInput(f"{what}{error}") from error
+
+
+def check_best(metric: str, dataset: Dataset) -> None:
+    """Raise BadInput for a best metric that is never measured."""
+    if metric == "-eval/exact" and not (dataset.heldout.size and exact.determined(dataset)):
+        raise runtime.BadInput(
+            "checkpoint.best_metric '-eval/exact' needs held-out pictures that their labels determine; use eval/loss"
+        )
 
 
 class Parts(NamedTuple):

@@ -13,12 +13,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from ddpm_jax import edit, process, samplers
+from ddpm_jax import edit, likelihood, process, samplers
 from ddpm_jax.guidance import Guidance
 from ddpm_jax.model import Model
 from ddpm_jax.requests import check_range
 
 BUCKETS = (1, 16, 64)  # numbers of pictures that are made at once; a call is padded to one of them
+BOUND_TERMS = 16  # steps of a variational bound that are drawn for each picture
 
 
 class Places(NamedTuple):
@@ -60,7 +61,9 @@ class Engine:
         self._between = _batched(lambda other, share, one: edit.slerp(one, other, share), mapped=2)
         self._draw = _batched(functools.partial(draw_one, model=model), mapped=3)
         self._frames = _batched(functools.partial(draw_one, model=model, observe=process.to_uint8), mapped=3)
+        self._means = _batched(functools.partial(_mean, model=model), mapped=3)
         self._paint = _batched(functools.partial(_paint, model=model), mapped=5)
+        self._bound = _batched(functools.partial(_bound, model=model), mapped=3)
         self._noised = _batched(_noised, mapped=2)
         self._invert = _batched(functools.partial(_invert, model=model), mapped=2)
 
@@ -75,6 +78,10 @@ class Engine:
     def draw(self, nets: Nets, guide: Guidance, start: np.ndarray, at: Places, rows: samplers.Rows) -> np.ndarray:
         """Return the pictures, uint8 [n, h, w, c], that a table makes of `start` under `guide`, each leaf [n, ...]."""
         return _in_buckets(self.over, self._draw, (guide, start, at), nets, _float32(rows))[0]
+
+    def means(self, nets: Nets, guide: Guidance, start: np.ndarray, at: Places, rows: samplers.Rows) -> np.ndarray:
+        """Return the posterior means that `draw` decodes, as bytes but not rounded: float32 [n, h, w, c]."""
+        return _in_buckets(self.over, self._means, (guide, start, at), nets, _float32(rows))
 
     def frames(self, nets: Nets, guide: Guidance, start: np.ndarray, at: Places, rows: samplers.Rows) -> np.ndarray:
         """Return what each row of the table takes for the pictures, uint8 [n, rows, h, w, c]."""
@@ -93,6 +100,12 @@ class Engine:
     ) -> np.ndarray:
         """Return pictures uint8 [n, h, w, c], unchanged where mask [n, h, w] is False; see `edit.inpaint`."""
         return _in_buckets(self.over, self._paint, (guide, start, at, pictures, mask), nets, _float32(paint))
+
+    def bound(
+        self, params: Any, labels: np.ndarray, images: np.ndarray, at: Places, table: likelihood.Table
+    ) -> likelihood.Terms:
+        """Return the terms [n] of the variational bound of images (as a data set has them) under labels [n, words]."""
+        return _in_buckets(self.over, self._bound, (images, labels, at), params, _float32(table))
 
     def noised(self, pictures: np.ndarray, at: Places, t: float) -> np.ndarray:
         """Return pictures uint8 [n, h, w, c] with the noise of time t: where `draw` may start."""
@@ -125,6 +138,11 @@ def draw_one(
     return process.to_uint8(x_0), frames
 
 
+def _mean(guide: Guidance, start: Array, at: Places, nets: Nets, rows: samplers.Rows, *, model: Model) -> Array:
+    denoise, _ = model.denoiser(nets.params, guide, nets.weak)
+    return samplers.sample(denoise, start, _keys(at)[1], rows)[0] * 127.5 + 127.5
+
+
 def _paint(
     guide: Guidance,
     start: Array,
@@ -140,6 +158,12 @@ def _paint(
     x_0 = process.to_float(picture)
     painted, _ = edit.inpaint(denoise, start, _keys(at)[1], paint, x_0=x_0, mask=mask, decode=decode)
     return process.to_uint8(painted)
+
+
+def _bound(
+    data: Array, label: Array, at: Places, params: Any, table: likelihood.Table, *, model: Model
+) -> likelihood.Terms:
+    return model.bound(params, data, label, _keys(at)[1], table, terms=min(BOUND_TERMS, len(table.weight)))
 
 
 def _noised(picture: Array, at: Places, log_snr: Array) -> Array:

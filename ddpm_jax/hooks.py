@@ -1,23 +1,37 @@
-"""What a run measures of itself now and then: the held-out loss, and a grid of samples."""
+"""What a run measures of itself now and then: the held-out loss, exact match and words, and a grid of samples."""
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
 from ddpm_jax import engine, model, requests, runtime, step, train
 from ddpm_jax.datasets.spec import Dataset
+from ddpm_jax.evaluation import exact
 from ddpm_jax.state import TrainState
 
-EVALUATED, PICTURED = 256, 16  # held-out images whose loss is measured, and whose labels are sampled
+# Held-out images whose loss is measured, whose labels must be drawn exactly, and whose labels are pictured.
+EVALUATED, DRAWN, PICTURED = 256, 128, 16
 
 
 def make(
-    built: model.Model, dataset: Dataset, key: jax.Array, over: Mesh, *, log: train.Log, asked: requests.Settings
+    built: model.Model,
+    dataset: Dataset,
+    key: jax.Array,
+    over: Mesh,
+    *,
+    log: train.Log,
+    asked: requests.Settings,
+    read: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[train.Hook, ...]:
-    """Return the hooks of a run, on the first of its held-out images (training images where none are held out)."""
+    """Return the hooks of a run, on some of its held-out images (training images where none are held out).
+
+    `read` turns pictures into complete labels; without it no words are counted.
+    """
     if not dataset.heldout.size:
         logging.warning("nothing is held out: eval/loss is measured on training images")
     chosen = (dataset.heldout if dataset.heldout.size else dataset.train)[:EVALUATED]
@@ -36,4 +50,42 @@ def make(
     def measure_samples(now: TrainState) -> tuple[dict[str, float], dict[str, Any]]:
         return {}, {"samples": drawn.draw(engine.Nets(now.ema), guide, drawn.noise(at), at, rows)}
 
-    return train.Hook(log.eval_every, measure_loss), train.Hook(log.sample_every, measure_samples)
+    made = train.Hook(log.eval_every, measure_loss), train.Hook(log.sample_every, measure_samples)
+    if not (dataset.heldout.size and exact.determined(dataset)):
+        return made
+    chosen = np.random.default_rng(0).choice(dataset.heldout, min(DRAWN, len(dataset.heldout)), replace=False)
+    measure_exact = functools.partial(exact_match, drawn, dataset, chosen, asked, read)
+    return *made, train.Hook(log.exact_every, measure_exact)
+
+
+def exact_match(
+    drawn: engine.Engine,
+    dataset: Dataset,
+    chosen: np.ndarray,
+    asked: requests.Settings,
+    read: Callable[[np.ndarray], np.ndarray] | None,
+    now: TrainState,
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return eval/exact of the complete labels of some pictures, and eval/exact/<word> of those that have the word.
+
+    With `read`, a classifier, also eval/words, the share of pictures in which it reads every word right, and
+    eval/words/<word>.
+    """
+    labels, space = dataset.labels[chosen], dataset.spec.labels
+    guide, at = requests.guides(asked, space, labels), engine.places(len(chosen))
+    rows = requests.rows(asked, drawn.model.schedule)
+    pictures = drawn.draw(engine.Nets(now.ema), guide, drawn.noise(at), at, rows)
+    right = (pictures == dataset.pixels(chosen)).all(axis=(1, 2, 3))
+    scalars = by_word("eval/exact", right[:, None] & (labels > 0), labels > 0, space.words)
+    scalars["eval/exact"] = float(right.mean())
+    if read is not None:
+        found = read(pictures)
+        scalars |= by_word("eval/words", (found == labels) & (labels > 0), labels > 0, space.words)
+        scalars["eval/words"] = float((found == labels).all(axis=1).mean())
+    return scalars, {}
+
+
+def by_word(name: str, right: np.ndarray, has: np.ndarray, words: Sequence[str]) -> dict[str, float]:
+    """Return `name`/<word> for each word that pictures [n, words] have: the share of these that is right."""
+    counts = has.sum(axis=0)
+    return {f"{name}/{words[i]}": float(right[:, i].sum() / counts[i]) for i in np.flatnonzero(counts)}

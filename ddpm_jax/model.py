@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Key, UInt8
 
-from ddpm_jax import guidance, losses
+from ddpm_jax import guidance, likelihood, losses
 from ddpm_jax.datasets.spec import Spec
 from ddpm_jax.guidance import Guidance
 from ddpm_jax.samplers import Denoiser
@@ -55,6 +55,30 @@ class Model:
         parts = {"schedule": self.schedule, "target": self.target, "weighting": self.weighting}
         predict = functools.partial(self.predict, params)
         return losses.loss_and_error(predict, data, label, t, key, **parts)
+
+    def bound(
+        self, params: Any, data: Array, label: Array, key: Key[Array, ""], table: likelihood.Table, *, terms: int
+    ) -> likelihood.Terms:
+        """Return the variational bound on -log p(data given label), in nats, of one example.
+
+        `terms` of the table's steps are drawn (see `likelihood.bound`). L_0 is of the palette's colours where the net
+        knows them, else of the 256 levels of each channel. The key is consumed.
+        """
+        x_0 = self.target.clean(data)
+
+        def estimate(raw: Array, x_t: Array, log_snr: Array) -> Array:
+            return jnp.clip(self.target.x_0(raw, x_t, log_snr), -1, 1)
+
+        def denoise(x_t: Array, t: Array) -> Array:
+            return estimate(self.predict(params, x_t, t, label), x_t, self.schedule.log_snr(t))
+
+        def likelihood_0(x_t: Array, t: Array, log_snr: Array) -> Array:
+            raw = self.predict(params, x_t, t, label)
+            if self.target.decode:
+                return likelihood.categorical(raw, data)
+            return likelihood.discretised_gaussian(x_0, estimate(raw, x_t, log_snr), log_snr)
+
+        return likelihood.bound(denoise, likelihood_0, x_0, key, table, k=terms)
 
     def denoiser(self, params: Any, guide: Guidance, weak: Any = None) -> tuple[Denoiser, Denoiser | None]:
         """Return the guided (x_t, t) -> x_0, and the same by the most likely colour where the target knows one.

@@ -39,6 +39,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.bad_steps": (1, 10**6),
     "log.every": (1, 10**9),
     "log.eval_every": (1, 10**9),
+    "log.exact_every": (1, 10**9),
     "log.sample_every": (1, 10**9),
     "checkpoint.every": (1, 10**9),
     "checkpoint.keep_newest": (1, 10**6),
@@ -64,7 +65,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.weighting": tuple(losses.WEIGHTINGS),
     "optimizer.decay": ("cosine", "constant"),
     "sampling.sampler": tuple(samplers.SAMPLERS),
-    "checkpoint.best_metric": ("eval/loss",),
+    "checkpoint.best_metric": ("eval/loss", "-eval/exact"),
 }
 # Keys, and sections, that may differ between a run and its resume. None changes what was trained so far or the data;
 # train.steps moves the end, and with it the rest of a cosine decay.
@@ -91,7 +92,7 @@ def check(config: ConfigDict) -> None:
         ("checkpoint.every", "log.every"),
         *(
             (key, "train.steps_per_dispatch")
-            for key in ("train.steps", "log.every", "log.eval_every", "log.sample_every")
+            for key in ("train.steps", "log.every", "log.eval_every", "log.exact_every", "log.sample_every")
         ),
     ):
         if values[key] % values[divisor]:

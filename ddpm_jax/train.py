@@ -40,10 +40,11 @@ class Plan(NamedTuple):
 
 
 class Log(NamedTuple):
-    """Steps between scalars, held-out losses and pictures: the section `log`."""
+    """Steps between scalars, held-out losses, exact matches and pictures: the section `log`."""
 
     every: int
     eval_every: int
+    exact_every: int
     sample_every: int
 
 

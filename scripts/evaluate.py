@@ -1,72 +1,83 @@
-"""Judge drawings of held-out labels pixel for pixel: a model's, or the baseline's.
+"""Judge a model by the benchmark: every figure with its interval, beside a baseline, as a table, JSON and plots.
 
     python scripts/evaluate.py --checkpoint=workdir/punks --out=punks.json
+    python scripts/evaluate.py --checkpoint=workdir/punks --metrics=exact,open --steps=3 --out=quick.json
     python scripts/evaluate.py --baseline --split=iid --out=baseline.json
+    python scripts/evaluate.py --classifier=punks --out=classifier.json
 
-A model is judged on what its own training held out, with one setting: the checkpoint's, unless --steps says otherwise.
+A model is judged on what its own training held out, with one setting: the checkpoint's, unless told otherwise. Beside
+the JSON lie its table (.md) and a folder of plots and failures; a command that was cut goes on where it was.
 """
 
 import argparse
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from absl import logging
 
-from ddpm_jax import commands, datasets, engine, generator, runtime
-from ddpm_jax.evaluation import exact, renderer
+from ddpm_jax import commands, engine, judging, runtime
+from ddpm_jax.evaluation import benchmark, judge, report
 
 
 def make(argv: list[str] | None) -> None:
-    """Print the score, and write it as JSON."""
+    """Print the rows, and write them."""
     parser = commands.Parser(__doc__)
     add = parser.add_argument
     add("--checkpoint", help="a workdir, one of its checkpoints/<step>, or a released model's name")
     add("--baseline", action="store_true", help="the renderer of punks instead of a model")
-    add("--split", default="iid", help="of the baseline: what to hold out (default iid)")
-    add("--steps", type=int, help="net evaluations per picture")
+    add("--classifier", choices=tuple(judge.SPLITS), help="our classifier of a data set instead: train and judge it")
+    add(
+        "--metrics",
+        default="core",
+        help=f"core, all (with sweeps and raw weights), or of {','.join(benchmark.METRICS)}",
+    )
+    add("--split", default="", help="what to judge by (default: what the model held out; of the baseline: iid)")
+    for name, kind in (("sampler", str), ("steps", int), ("guidance", float)):
+        add(f"--{name}", type=kind, help="instead of the checkpoint's")
     add("--raw", action="store_true", help="the parameters themselves, not their average (EMA)")
-    add("--root", default="data", help="where the data lie (default data)")
+    add("--share", type=float, default=1.0, help="of the benchmark's pictures and requests: less is a quick look")
+    add("--root", default="data", help="where the data and our classifiers lie (default data)")
     add("--out", required=True, help="the JSON file to write")
     add("--force", action="store_true", help="overwrite")
     args = parser.parse_args(argv)
-    if bool(args.checkpoint) == args.baseline:
-        raise runtime.BadInput("give either --checkpoint or --baseline")
+    if sum(map(bool, (args.checkpoint, args.baseline, args.classifier))) != 1:
+        raise runtime.BadInput("give one of --checkpoint, --baseline and --classifier")
     commands.refuse_existing(args.out, args.force)
-    began = time.monotonic()
-    about, score = baseline(args) if args.baseline else model(args)
-    result = {**about, **score._asdict(), "seconds": round(time.monotonic() - began, 1)}
-    runtime.write_atomically(args.out, json.dumps(result, indent=2).encode())
-    print(f"{score.right} of {score.n} exact ({score.exact:.1%}, {score.low:.1%} to {score.high:.1%}), ", end="")
-    print(f"{score.wrong_pixels:.2f} wrong pixels; {score.exact_solvable:.1%} of the {score.solvable} solvable")
-
-
-def baseline(args: argparse.Namespace) -> tuple[dict[str, Any], exact.Score]:
-    """Return the renderer's score on a split of the punks."""
-    data = datasets.load("punks", holdout=args.split, root=args.root)
-    positions = exact.asked(data, args.split)
-    drawn = renderer.draw(renderer.load(data, args.root), data, data.labels[positions])
-    return {"baseline": "renderer", "split": args.split}, exact.score(drawn, data, positions)
-
-
-def model(args: argparse.Namespace) -> tuple[dict[str, Any], exact.Score]:
-    """Return a model's score on the complete labels that its training held out."""
     logging.set_verbosity(logging.ERROR)  # that words of a held-out label were never seen together is no news here
     runtime.configure_devices(engine.BUCKETS[-1])
-    drawing = generator.load(args.checkpoint, "raw" if args.raw else "ema")
-    section = {**drawing.meta["config"]["data"], "root": args.root}
-    section.pop("storage")
-    data = datasets.load(**section)
-    if not (data.heldout.size and data.spec.labels.size):
-        raise runtime.BadInput(f"{drawing.path} held no labelled pictures out, so there is nothing to judge it by")
-    if data.fingerprint != drawing.meta["fingerprint"]:
-        raise runtime.BadInput(f"the data under {args.root} are not those that {drawing.path} was trained on")
-    positions = exact.asked(data, section["holdout"])
-    how = drawing.settings(steps=args.steps)
-    drawn = drawing.sample(list(data.labels[positions]), steps=args.steps)
-    about = drawing.recipe(split=section["holdout"], settings=how._asdict(), seed=0)
-    return about, exact.score(drawn, data, positions)
+    began, out = time.monotonic(), Path(args.out)
+    found = model(args) if args.checkpoint else other(args)
+    found["seconds"] = round(time.monotonic() - began, 1)
+    runtime.write_atomically(out, json.dumps(found, indent=1).encode())
+    if args.checkpoint:
+        runtime.write_atomically(out.with_suffix(".md"), report.markdown(found).encode())
+    print(f"wrote {out}, {found['seconds'] / 60:.1f} minutes")
+
+
+def model(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the report of a checkpoint; pictures go into a folder beside --out, by its name."""
+    folder = Path(args.out).with_suffix("")
+    folder.mkdir(exist_ok=True)
+    how = {key: value for key in ("sampler", "steps", "guidance") if (value := getattr(args, key)) is not None}
+    judged = {"how": how, "split": args.split, "root": args.root, "share": args.share}
+    return judging.model_report(args.checkpoint, args.metrics, folder, which="raw" if args.raw else "ema", **judged)
+
+
+def other(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the score of what stands beside the models: the renderer, or a classifier."""
+    if args.classifier:
+        found = judging.classifier_report(args.classifier, args.root)
+        print(f"{found['exact']:.2%} of {found['n']} whole labels are read right")
+        return found
+    found = judging.baseline_report(args.split or "iid", args.root)
+    print(
+        "{right} of {n} exact ({exact:.1%}, {low:.1%} to {high:.1%}), {wrong_pixels:.2f} wrong pixels; "
+        "{exact_solvable:.1%} of the {solvable} solvable".format(**found)
+    )
+    return found
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,7 +18,9 @@ PURE = set(
 )
 STDLIB = set(sys.stdlib_module_names)
 # Slow to import or not everywhere at hand: never at the top of a file of the package.
-INSIDE_FUNCTIONS = set("PIL array_record clu etils orbax tensorboard tensorflow_datasets tensorstore".split())
+INSIDE_FUNCTIONS = set(
+    "PIL array_record matplotlib clu etils orbax tensorboard tensorflow_datasets tensorstore".split()
+)
 
 L0 = set("schedules process losses samplers guidance edit likelihood labels masking".split())
 L1 = {"nets"}
@@ -27,7 +29,7 @@ L3 = {"model", "state", "step", "engine", "requests"}
 BELOW_L4 = L0 | L1 | L2 | L3
 FILES_OF_L4 = set("checkpoint archive metrics events images runtime processes journal train".split())
 L4 = FILES_OF_L4 | {"evaluation"}
-L5 = set("settings hooks build loaded generator recipes streaming orders commands export topology".split())
+L5 = set("settings hooks build loaded generator recipes streaming orders commands export judging topology".split())
 SCRIPTS = "demo prepare_data sample evaluate benchmark check export dashboard"
 EFFECTS = STDLIB | NUMERIC | BELOW_L4 | FILES_OF_L4 | {"absl"}
 
@@ -55,12 +57,12 @@ TABLE = [
     Row("metrics events", EFFECTS | {"clu", "tensorboard"}),
     Row("images", EFFECTS | {"PIL"}),
     Row("runtime processes journal train", EFFECTS),
-    Row("evaluation/", EFFECTS | {"PIL", "flax.linen", "optax"}),
+    Row("evaluation/", EFFECTS | {"PIL", "flax.linen", "optax", "tqdm", "matplotlib"}),
     Row("hooks", EFFECTS | {"evaluation"}),
     Row("settings build", EFFECTS | {"hooks"} | {"configs", "evaluation", "ml_collections", "optax"}),
     Row("loaded", EFFECTS | {"build"}),
     Row("generator", EFFECTS | {"evaluation", "build", "loaded"}),
-    Row("recipes streaming export topology", EFFECTS | {"evaluation", "build", "generator"}),
+    Row("recipes streaming export judging topology", EFFECTS | {"evaluation", "build", "generator"}),
     Row("commands", EFFECTS),
     Row("orders", EFFECTS | {"commands", "recipes"}),
     Row("configs/", STDLIB),

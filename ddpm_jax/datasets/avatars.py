@@ -8,6 +8,7 @@ elves have one of four skins; zombies, robots and cats have none. `render` draws
 import functools
 import hashlib
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -135,6 +136,11 @@ def heldout_pairs() -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: hashlib.sha256("|".join(pair).encode()).hexdigest())[:PAIRS]
 
 
+def possible(labels: np.ndarray) -> np.ndarray:
+    """Say which complete labels int8 [n, words] a face can have: bool [n]; `render` refuses the others."""
+    return ~np.any([wrong for _, wrong in _impossible(labels)], axis=0)
+
+
 def _heldout(name: str, labels: np.ndarray) -> np.ndarray:
     """The bool mask [n] that a split's name or a file of ids holds out."""
     if name == "iid":
@@ -162,14 +168,21 @@ def _check(labels: np.ndarray) -> None:
     if not np.isin(labels, (-1, 1)).all():
         row, word = np.argwhere(~np.isin(labels, (-1, 1)))[0]
         raise ValueError(f"label {row} leaves {LABELS.words[word]!r} open; a picture needs every word, -1 or 1")
+    for group, wrong in _impossible(labels):
+        for row in np.flatnonzero(wrong):
+            words = ", ".join(LABELS.words[i] for i in np.flatnonzero(labels[row] > 0))
+            count = np.sum(labels[row, LABELS.slice_of(group)] > 0)
+            raise ValueError(f"label {row} ({words}) has {count} words of {group!r}; no face has that")
+
+
+def _impossible(labels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each group of which a face has one word or at most one, and which labels have another number of them."""
     has_skin = np.any(labels[:, [LABELS.index(kind) for kind in WITH_SKIN]] > 0, axis=1)
     for group in LABELS.groups:
         if isinstance(group, Categorical):
             count = np.sum(labels[:, LABELS.slice_of(group.name)] > 0, axis=1)
             least, most = {"kind": (1, 1), "skin": (has_skin, has_skin)}.get(group.name, (0, 1))
-            for row in np.flatnonzero((count < least) | (count > most)):
-                words = ", ".join(LABELS.words[i] for i in np.flatnonzero(labels[row] > 0))
-                raise ValueError(f"label {row} ({words}) has {count[row]} words of {group.name!r}; no face has that")
+            yield group.name, (count < least) | (count > most)
 
 
 def _tones(labels: np.ndarray) -> np.ndarray:

@@ -27,6 +27,12 @@ class Score(NamedTuple):
     exact_solvable: float
 
 
+def determined(dataset: Dataset) -> bool:
+    """Say whether a label says what its picture is: there are words, and no two pictures share a label."""
+    labels = dataset.labels
+    return bool(labels.shape[1]) and len(np.unique(labels, axis=0)) == len(labels)
+
+
 def asked(dataset: Dataset, holdout: str) -> np.ndarray:
     """Return the positions of the pictures that judge a split: all held out, or of `few*` a thousand by seed 0."""
     if not holdout.startswith("few"):

@@ -1,0 +1,102 @@
+"""Who judges a picture: our classifier of a data set and, where an exact renderer exists, the verifier.
+
+The judge is the same for every model of a data set, whatever that model held out: its classifier is trained on the
+set's own `iid` (or `test`) split, and the renderer of punks is fitted to all 10,000.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_jax import datasets
+from ddpm_jax.datasets import avatars
+from ddpm_jax.datasets.spec import Dataset, Spec
+from ddpm_jax.evaluation import classifier, renderer, verifier
+from ddpm_jax.evaluation.classifier import Classifier
+
+LABELLED = {"punks_images": "punks"}  # the same pictures, perhaps padded, with labels
+SPLITS = {"punks": "iid", "avatars": "iid", "mnist": "test"}
+
+
+class Judge(NamedTuple):
+    """`data` has all pictures and complete labels, `data.heldout` those that the classifier never saw.
+
+    `render` (labels -> pictures) is exact, or None; `margin` is the padding around a picture in what models draw.
+    """
+
+    data: Dataset
+    classifier: Classifier
+    render: verifier.Render | None
+    margin: int
+
+    def read(self, pictures: np.ndarray) -> np.ndarray:
+        """Return the complete labels, int8 [n, words], that the classifier reads off pictures."""
+        return classifier.read(self.classifier, self.cropped(pictures))
+
+    def features(self, pictures: np.ndarray) -> np.ndarray:
+        """Return the classifier's features, float32 [n, d]."""
+        return classifier.features(self.classifier, self.cropped(pictures))
+
+    def cropped(self, pictures: np.ndarray) -> np.ndarray:
+        """Return the pictures without their padding."""
+        keep = slice(self.margin, pictures.shape[1] - self.margin)
+        return pictures[:, keep, keep]
+
+    def verify(self, pictures: np.ndarray) -> verifier.Verdict:
+        """Return the verdict on pictures; their padding must be background. Raises ValueError without a renderer."""
+        if self.render is None:
+            raise ValueError(f"there is no exact renderer of {self.data.spec.name}, so nothing can be verified")
+        label, cropped = self.read(pictures), self.cropped(pictures)
+        verdict = verifier.verify(lambda _: label, self.render, cropped)
+        inside = np.zeros(pictures.shape[1:3], bool)
+        keep = slice(self.margin, pictures.shape[1] - self.margin)
+        inside[keep, keep] = True
+        framed = (pictures == np.asarray(self.data.spec.background or 0, np.uint8)).all(-1) | inside
+        return verdict._replace(legal=verdict.legal & framed.all(axis=(1, 2)))
+
+
+def data_for(spec: Spec, own: Dataset, root: str) -> Dataset | None:
+    """Return the labelled data that judge pictures of `spec`: a shipped set with its split, else the model's own.
+
+    None where nothing has labels, or nothing is held out to check the classifier with.
+    """
+    name = LABELLED.get(spec.name, spec.name)
+    if name in SPLITS:
+        size = 0 if spec.name in LABELLED else spec.shape[0]
+        return datasets.load(name, size=size, holdout=SPLITS[name], root=root)
+    return own if own.spec.labels.size and own.heldout.size else None
+
+
+def load(spec: Spec, own: Dataset, root: str) -> Judge | None:
+    """Return the judge of a model's pictures; trains the classifier where the cache under `root` has none."""
+    data = data_for(spec, own, root)
+    if data is None:
+        return None
+    margin = (spec.shape[0] - data.spec.shape[0]) // 2
+    return Judge(data, classifier.load(data, root), _renderer(data, root), margin)
+
+
+def reader(own: Dataset, root: str) -> verifier.Read | None:
+    """Return what reads labels off the pictures of a data set, if its classifier is in the cache already."""
+    data = data_for(own.spec, own, root) if own.spec.labels.size else None
+    if data is None or not classifier.is_cached(data, root):
+        return None
+    return functools.partial(classifier.read, classifier.load(data, root))
+
+
+def _renderer(data: Dataset, root: str) -> verifier.Render | None:
+    if data.spec.name == "punks":
+        whole = datasets.load("punks", size=data.spec.shape[0], root=root)
+        trees = renderer.load(whole, root)
+        return lambda labels: renderer.draw(trees, whole, labels)
+    if data.spec.name == "avatars":
+        return functools.partial(_faces, data.spec.shape)
+    return None
+
+
+def _faces(shape: tuple[int, int, int], labels: np.ndarray) -> np.ndarray:
+    """Return the avatars of complete labels; all black, which no avatar is, for those that no face has."""
+    pictures, possible = np.zeros((len(labels), *shape), np.uint8), avatars.possible(labels)
+    pictures[possible] = avatars.PALETTE[avatars.render(labels[possible], shape[0])]
+    return pictures

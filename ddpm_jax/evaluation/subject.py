@@ -1,0 +1,95 @@
+"""The model that is judged: what it draws, kept on disk so that a cut evaluation goes on where it was."""
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ddpm_jax import engine, likelihood, requests, runtime, schedules
+from ddpm_jax.requests import Settings
+
+CHUNK = 256  # pictures that are made, and kept, at once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A model with its parameters, the setting that it is judged with, and where its pictures are kept.
+
+    `identity` says which parameters these are (the checkpoint's hash, "ema" or "raw"): kept pictures are used again for
+    the same identity, setting, labels and seed only. `parts` None keeps nothing.
+    """
+
+    engine: engine.Engine
+    nets: engine.Nets
+    asked: Settings
+    identity: str
+    parts: Path | None = None
+
+    def draw(self, labels: np.ndarray, *, seed: int = 0, **how: Any) -> np.ndarray:
+        """Return a picture of each label [n, words], uint8 [n, h, w, c]; `how` changes the setting."""
+        return self._drawn("draw", self.engine.draw, labels, seed, self.asked._replace(**how))
+
+    def means(self, labels: np.ndarray, *, seed: int = 0) -> np.ndarray:
+        """Return the last posterior mean behind what `draw` makes, as bytes but not rounded: float32 [n, h, w, c]."""
+        return self._drawn("means", self.engine.means, labels, seed, self.asked)
+
+    def bounds(self, labels: np.ndarray, images: np.ndarray, steps: int) -> np.ndarray:
+        """Return the variational bound of pictures under labels [n, words] over a grid of steps, in nats.
+
+        float [n, 3]: the prior's, the steps' and the reconstruction's part; see `likelihood.Terms`.
+        """
+        schedule = self.engine.model.schedule
+        table = likelihood.table(schedule, schedules.linear_grid(steps, schedule))
+
+        def bound(some: np.ndarray, at: engine.Places, part: slice) -> np.ndarray:
+            return np.stack(self.engine.bound(self.nets.params, some, images[part], at, table), axis=1)
+
+        what = {"what": "bounds", "steps": steps, "terms": engine.BOUND_TERMS, "images": _digest(images)}
+        return self._in_parts("bounds", what, labels, 0, bound)
+
+    def _drawn(
+        self, what: str, call: Callable[..., np.ndarray], labels: np.ndarray, seed: int, asked: Settings
+    ) -> np.ndarray:
+        spec, rows = self.engine.model.spec, requests.rows(asked, self.engine.model.schedule)
+
+        def draw(some: np.ndarray, at: engine.Places, part: slice) -> np.ndarray:
+            guide = requests.guides(asked, spec.labels, some)
+            return call(self.nets, guide, self.engine.noise(at), at, rows)
+
+        return self._in_parts(what, {"what": what, "asked": asked._asdict()}, labels, seed, draw)
+
+    def _in_parts(
+        self, name: str, what: dict[str, Any], labels: np.ndarray, seed: int, make: Callable[..., np.ndarray]
+    ) -> np.ndarray:
+        """Return what `make` makes of labels, a chunk at a time; chunks that lie on disk are read."""
+        made = []
+        for start in tqdm(range(0, len(labels), CHUNK), desc=name, unit_scale=CHUNK, disable=None, leave=False):
+            part = slice(start, min(start + CHUNK, len(labels)))
+            key = {"of": self.identity, **what, "seed": seed, "first": start, "labels": _digest(labels[part])}
+            file = self.parts and self.parts / f"{_digest(json.dumps(key, sort_keys=True).encode())[:32]}.npy"
+            if file and file.is_file():
+                made.append(np.load(file, allow_pickle=False))
+                continue
+            at = engine.places(part.stop - start, seed, start)
+            made.append(make(labels[part], at, part))
+            if file:
+                _keep(file, made[-1])
+        return np.concatenate(made)
+
+
+def _digest(content: Any) -> str:
+    blob = content if isinstance(content, bytes) else np.ascontiguousarray(content).tobytes()
+    return hashlib.sha256(blob).hexdigest()
+
+
+def _keep(file: Path, array: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    blob = io.BytesIO()
+    np.save(blob, array, allow_pickle=False)
+    runtime.write_atomically(file, blob.getvalue())
