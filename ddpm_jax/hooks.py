@@ -88,4 +88,4 @@ def exact_match(
 def by_word(name: str, right: np.ndarray, has: np.ndarray, words: Sequence[str]) -> dict[str, float]:
     """Return `name`/<word> for each word that pictures [n, words] have: the share of these that is right."""
     counts = has.sum(axis=0)
-    return {f"{name}/{words[i]}": float(right[:, i].sum() / counts[i]) for i in np.flatnonzero(counts)}
+    return {f"{name}/{words[i]}": float(right[:, i].sum() / counts[i]) for i in np.flatnonzero(counts).tolist()}

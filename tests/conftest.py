@@ -16,7 +16,7 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_disable_most_optimizations", True)  # tests compile much and compute little
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-CORE = ("schedules", "process", "losses", "samplers", "guidance")
+CORE = ("schedules", "process", "losses", "samplers", "guidance", "likelihood")
 install_import_hook([f"ddpm_jax.{name}" for name in CORE], "beartype.beartype")
 
 

@@ -7,6 +7,8 @@ import pytest
 from ddpm_jax import engine, generator
 from ddpm_jax.evaluation import subject
 
+GRID = np.linspace(1, 0, 11)
+
 
 @pytest.fixture(scope="module")
 def model(trained):
@@ -72,7 +74,7 @@ def test_means_are_the_estimate_that_the_last_evaluation_decodes(model, judged):
 def test_bounds_are_finite_positive_and_depend_on_label_and_picture(model, judged):
     labels = labels_of(model, 12)
     images = np.random.default_rng(0).integers(0, 24, (12, 16, 16)).astype(np.uint8)
-    nats = judged.bounds(labels, images, 10)
+    nats = judged.bounds(labels, images, GRID)
     assert nats.shape == (12, 3) and np.isfinite(nats).all() and (nats >= 0).all()
-    np.testing.assert_array_equal(nats, judged.bounds(labels, images, 10))
-    assert (nats[:, 1:] != judged.bounds(labels, images[::-1].copy(), 10)[:, 1:]).any(axis=1).all()
+    np.testing.assert_array_equal(nats, judged.bounds(labels, images, GRID))
+    assert (nats[:, 1:] != judged.bounds(labels, images[::-1].copy(), GRID)[:, 1:]).any(axis=1).all()

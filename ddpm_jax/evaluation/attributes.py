@@ -40,8 +40,8 @@ def never_seen(labels: Labels, space: LabelSpace, n: int, seed: int = 0) -> Labe
     """
     present = (labels > 0).astype(np.float32)
     flag = np.array([not isinstance(group, Categorical) for group in space.owners])
-    occurs = present.any(axis=0)
-    possible = (present.T @ present == 0) & occurs[:, None] & occurs[None] & (flag[:, None] | flag[None])
+    occurs, together = present.any(axis=0), present.T @ present
+    possible = (together == 0) & np.logical_and.outer(occurs, occurs) & np.logical_or.outer(flag, flag)
     pairs = np.argwhere(np.triu(possible, 1))
     chosen = np.random.default_rng(seed).permutation(len(pairs))[:n]
     asked = np.zeros((len(chosen), space.size), np.int8)

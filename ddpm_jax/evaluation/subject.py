@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ddpm_jax import engine, likelihood, requests, runtime, schedules
+from ddpm_jax import engine, likelihood, requests, runtime
+from ddpm_jax.engine import Engine, Nets, Places
 from ddpm_jax.requests import Settings
 
 CHUNK = 256  # pictures that are made, and kept, at once
@@ -25,8 +26,8 @@ class Subject:
     the same identity, setting, labels and seed only. `parts` None keeps nothing.
     """
 
-    engine: engine.Engine
-    nets: engine.Nets
+    engine: Engine
+    nets: Nets
     asked: Settings
     identity: str
     parts: Path | None = None
@@ -39,18 +40,17 @@ class Subject:
         """Return the last posterior mean behind what `draw` makes, as bytes but not rounded: float32 [n, h, w, c]."""
         return self._drawn("means", self.engine.means, labels, seed, self.asked)
 
-    def bounds(self, labels: np.ndarray, images: np.ndarray, steps: int) -> np.ndarray:
-        """Return the variational bound of pictures under labels [n, words] over a grid of steps, in nats.
+    def bounds(self, labels: np.ndarray, images: np.ndarray, grid: np.ndarray) -> np.ndarray:
+        """Return the variational bound of pictures under labels [n, words] over a grid of times, in nats.
 
         float [n, 3]: the prior's, the steps' and the reconstruction's part; see `likelihood.Terms`.
         """
-        schedule = self.engine.model.schedule
-        table = likelihood.table(schedule, schedules.linear_grid(steps, schedule))
+        table = likelihood.table(self.engine.model.schedule, grid)
 
-        def bound(some: np.ndarray, at: engine.Places, part: slice) -> np.ndarray:
+        def bound(some: np.ndarray, at: Places, part: slice) -> np.ndarray:
             return np.stack(self.engine.bound(self.nets.params, some, images[part], at, table), axis=1)
 
-        what = {"what": "bounds", "steps": steps, "terms": engine.BOUND_TERMS, "images": _digest(images)}
+        what = {"what": "bounds", "grid": grid.tolist(), "terms": engine.BOUND_TERMS, "images": _digest(images)}
         return self._in_parts("bounds", what, labels, 0, bound)
 
     def _drawn(
@@ -58,7 +58,7 @@ class Subject:
     ) -> np.ndarray:
         spec, rows = self.engine.model.spec, requests.rows(asked, self.engine.model.schedule)
 
-        def draw(some: np.ndarray, at: engine.Places, part: slice) -> np.ndarray:
+        def draw(some: np.ndarray, at: Places, part: slice) -> np.ndarray:
             guide = requests.guides(asked, spec.labels, some)
             return call(self.nets, guide, self.engine.noise(at), at, rows)
 

@@ -50,7 +50,7 @@ def blame(render: Render, space: LabelSpace, label: np.ndarray, wrong: Bool[np.n
     A word's pixels are those that change when it is absent, or another of its Categorical; the match is the
     intersection with the wrong pixels over the union.
     """
-    others = [(word, other) for word in np.flatnonzero(label > 0) for other in _without(space, label, word)]
+    others = [(word, other) for word in np.flatnonzero(label > 0).tolist() for other in _without(space, label, word)]
     if not others or not wrong.any():
         return ""
     pictures = render(np.stack([label, *(other for _, other in others)]))

@@ -96,9 +96,9 @@ def _misses(bench: Bench, asked: np.ndarray, read: np.ndarray) -> dict[str, Any]
 def _verifier_rates(bench: Bench) -> list[Row]:
     """Return the verifier's own rates: held-out real pictures that it accepts, and damaged ones."""
     judge = trained_judge(bench)
-    real = judge.data.pixels(judge.data.heldout)
+    real, palette = judge.data.pixels(judge.data.heldout), np.asarray(judge.data.spec.palette, np.uint8)
     unpadded = judge._replace(margin=0)
-    broken = verifier.damaged(real, judge.data.spec.palette)
+    broken = verifier.damaged(real, palette)
     accepted = share(unpadded.verify(real).legal, "verifier_accepts", "held-out real pictures")
     return [
         accepted,
