@@ -70,7 +70,7 @@ def other(args: argparse.Namespace) -> dict[str, Any]:
     """Return the score of what stands beside the models: the renderer, or a classifier."""
     if args.classifier:
         found = judging.classifier_report(args.classifier, args.root)
-        print(f"{found['exact']:.2%} of {found['n']} whole labels are read right")
+        print(f"{found['share']:.2%} of {found['n']} whole labels are read right")
         return found
     found = judging.baseline_report(args.split or "iid", args.root)
     print(

@@ -1,0 +1,277 @@
+"""The classifier: reads the whole label off a picture, and gives the features that our Frechet distance is taken in.
+
+One small convolutional net serves every labelled data set. Colours of a palette are looked up, not mixed, because one
+pixel of a slightly different shade may be a word; and the net ends in a dense layer over all places, because where
+something is matters. Each word has one logit, against "no word of this group".
+"""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float, Float32, Int, Int8, UInt8
+from tqdm import tqdm
+
+from ddpm_jax.datasets import cache
+from ddpm_jax.datasets.spec import Dataset
+from ddpm_jax.evaluation import exact
+from ddpm_jax.labels import Categorical, LabelSpace
+from ddpm_jax.nets import blocks
+
+VERSION = 2  # of the classifiers in the cache
+BATCH = 128  # pictures that are read at once
+LARGEST = 8  # places a side that the dense layer looks at
+TURN, SHIFT = 0.15, 0.07  # how far grey pictures are bent in training, and moved, in parts of a side
+
+Params = dict[str, dict[str, Any]]
+
+
+class Settings(NamedTuple):
+    """How a classifier is trained: `steps` of `batch` pictures by AdamW; the rate rises to `rate`, then falls to 0."""
+
+    steps: int = 2500
+    batch: int = 128
+    rate: float = 6e-3
+    decay: float = 0.3
+
+
+class Classifier(NamedTuple):
+    """A trained net for pictures of `shape` (h, w, c), and the uint8 palette [k, c] whose nearest colours it sees.
+
+    `optional` [groups] says of which groups a picture may have no word.
+    """
+
+    params: Params
+    space: LabelSpace
+    shape: tuple[int, int, int]
+    palette: np.ndarray | None
+    optional: tuple[bool, ...]
+
+
+class Accuracy(NamedTuple):
+    """Of n pictures: how many labels are right in every word and as a share, its Wilson interval (95 %), per word."""
+
+    n: int
+    right: int
+    share: float
+    low: float
+    high: float
+    words: dict[str, float]
+
+
+class Net(nn.Module):
+    """Convolutions on ever coarser grids, then two dense layers; `colours` of a palette, 0 where there is none."""
+
+    words: int
+    colours: int
+    size: int = 128
+
+    @nn.compact
+    def __call__(self, pictures: Array) -> tuple[Array, Array]:
+        """Return features [n, size] and logits [n, words] of uint8 [n, h, w, c], or of palette indices [n, h, w]."""
+        if self.colours:
+            x = nn.Embed(self.colours, 16, embedding_init=nn.initializers.normal(1.0), name="colours")(pictures)
+        else:
+            x = pictures.astype(jnp.float32) / 127.5 - 1  # [n, h, w, c]
+        x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
+        x = jax.vmap(functools.partial(blocks.space_to_depth, factor=2))(x)  # [n, h/2, w/2, 4 c]
+        x = nn.relu(nn.Conv(32, (3, 3), name="stem")(x))
+        while max(x.shape[1:3]) > LARGEST:
+            place = f"{x.shape[1]}_{x.shape[2]}"
+            x = nn.relu(nn.Conv(64, (3, 3), strides=2, name=f"half_{place}")(x))
+            x = nn.relu(nn.Conv(64, (3, 3), name=f"conv_{place}")(x))
+        features = nn.relu(nn.Dense(self.size, name="features")(x.reshape(len(x), -1)))
+        return features, nn.Dense(self.words, name="logits")(features)
+
+
+def load(dataset: Dataset, root: str, *, seed: int = 0) -> Classifier:
+    """Return the classifier trained on a data set's training pictures; it is kept in the array cache under `root`.
+
+    Raises ValueError as `fit` does.
+    """
+
+    def decode() -> dict[str, np.ndarray]:
+        params = fit(dataset, seed=seed)
+        return {f"{layer}/{name}": array for layer, part in params.items() for name, array in part.items()}
+
+    params: Params = {}
+    for place, array in cache.arrays(_path(dataset, root, seed), _key(dataset, seed), decode).items():
+        layer, name = place.split("/")
+        params.setdefault(layer, {})[name] = array
+    return of(dataset, params)
+
+
+def is_cached(dataset: Dataset, root: str, *, seed: int = 0) -> bool:
+    """Say whether `load` would find a trained classifier; looks at its note alone, not at the arrays."""
+    path = _path(dataset, root, seed)
+    try:
+        note = json.loads(path.with_name(f"{path.name}.json").read_bytes())
+        return path.with_name(f"{path.name}.npz").exists() and note["key"] == _key(dataset, seed)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def fit(dataset: Dataset, *, seed: int = 0, settings: Settings | None = None) -> Params:
+    """Return the float32 parameters of a net trained on a data set's training pictures; a seed gives them again.
+
+    Raises ValueError for a data set without words, or one that is streamed.
+    """
+    if not dataset.spec.labels.size:
+        raise ValueError(f"{dataset.spec.name} has no words; a classifier needs labelled pictures")
+    if not isinstance(dataset.images, np.ndarray):
+        raise ValueError(f"{dataset.spec.name} is streamed; a classifier needs its pictures in memory")
+    settings = settings or Settings()
+    net, optimizer = _net(dataset.spec.labels, dataset.spec.palette), _optimizer(settings)
+    init_key, key = jax.random.split(jax.random.key(seed))
+    params = net.init(init_key, jnp.asarray(dataset.images[:1]))["params"]
+    state, step = (params, optimizer.init(params)), _step(dataset, net, optimizer)
+    batches = _batches(len(dataset.train), seed, settings)
+    for number, positions in enumerate(tqdm(batches, f"training the classifier of {dataset.spec.name}", mininterval=5)):
+        state = jax.block_until_ready(step(state, jax.random.fold_in(key, number), positions))
+    return jax.tree.map(np.asarray, state[0])
+
+
+def of(dataset: Dataset, params: Params) -> Classifier:
+    """Return the classifier of a data set with the parameters that `fit` gave."""
+    space, present = dataset.spec.labels, dataset.labels[dataset.train] > 0
+    optional = [bool((~present[:, space.slice_of(group.name)].any(axis=1)).any()) for group in space.groups]
+    return Classifier(params, space, dataset.spec.shape, dataset.spec.palette, tuple(optional))
+
+
+def read(classifier: Classifier, pictures: UInt8[np.ndarray, "n h w c"]) -> Int8[np.ndarray, "n words"]:
+    """Return the complete labels, +1 or -1, that the classifier reads. Raises ValueError for pictures of another kind.
+
+    Of a Categorical it is the likeliest word, or none if that is likelier and some training picture had none.
+    """
+    logits = _run(classifier, pictures)[1]
+    present = logits > 0
+    for group, optional in zip(classifier.space.groups, classifier.optional, strict=True):
+        mine = classifier.space.slice_of(group.name)
+        if isinstance(group, Categorical):
+            best = np.arange(len(group.words)) == logits[:, mine].argmax(axis=1)[:, None]
+            present[:, mine] = best & (present[:, mine] | (not optional))
+    return np.where(present, np.int8(1), np.int8(-1))
+
+
+def features(classifier: Classifier, pictures: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n d"]:
+    """Return the layer before the logits, d = 128, none negative. Raises ValueError for pictures of another kind."""
+    return _run(classifier, pictures)[0]
+
+
+def accuracy(classifier: Classifier, dataset: Dataset, positions: np.ndarray) -> Accuracy:
+    """Compare what is read off the pictures at positions [n], n > 0, of a data set with their labels."""
+    agree = read(classifier, dataset.pixels(positions)) == dataset.labels[positions]
+    right = int(agree.all(axis=1).sum())
+    low, high = exact.wilson(right, len(agree))
+    words = dict(zip(classifier.space.words, agree.mean(axis=0).tolist(), strict=True))
+    return Accuracy(len(agree), right, right / len(agree), low, high, words)
+
+
+def loss(
+    logits: Float[Array, "n words"], labels: Int[Array, "n words"], space: LabelSpace, optional: tuple[bool, ...]
+) -> Float[Array, " n"]:
+    """-log p(label): a softmax over each Categorical, a sigmoid for each flag; "no word of the group" has logit 0.
+
+    That choice is left out of groups that are not `optional`, as in `Classifier`.
+    """
+    total = -jnp.sum(logits * (labels > 0), axis=1)
+    for group, may_be_none in zip(space.groups, optional, strict=True):
+        mine = logits[:, space.slice_of(group.name)]
+        if isinstance(group, Categorical):
+            total += jax.nn.logsumexp(jnp.pad(mine, ((0, 0), (0, int(may_be_none)))), axis=1)
+        else:
+            total += nn.softplus(mine).sum(axis=1)
+    return total
+
+
+def _path(dataset: Dataset, root: str, seed: int) -> Path:
+    return Path(root, "cache", f"classifier-{dataset.fingerprint[:16]}-{seed}")
+
+
+def _key(dataset: Dataset, seed: int) -> dict[str, Any]:
+    return {
+        "version": VERSION, "fingerprint": dataset.fingerprint, "seed": seed, "settings": Settings()._asdict()
+    }  # fmt: skip
+
+
+def _net(space: LabelSpace, palette: np.ndarray | None) -> Net:
+    return Net(space.size, 0 if palette is None else len(palette))
+
+
+def _optimizer(settings: Settings) -> optax.GradientTransformation:
+    rate = optax.warmup_cosine_decay_schedule(0.0, settings.rate, settings.steps // 10, settings.steps)
+    return optax.adamw(rate, weight_decay=settings.decay)
+
+
+def _batches(count: int, seed: int, settings: Settings) -> Int[np.ndarray, "steps batch"]:
+    """Return the training pictures of each step: all of them in a new order, again and again."""
+    rng, total = np.random.default_rng(seed), settings.steps * settings.batch
+    orders = [rng.permutation(count) for _ in range(-(-total // count))]
+    return np.concatenate(orders)[:total].reshape(settings.steps, settings.batch)
+
+
+def _step(dataset: Dataset, net: Net, optimizer: optax.GradientTransformation) -> Any:
+    """Return the jitted training step (state, key, positions [batch]) -> state; the device holds the training set."""
+    images, labels = jnp.asarray(dataset.images[dataset.train]), jnp.asarray(dataset.labels[dataset.train])
+    optional = of(dataset, {}).optional
+    grey = dataset.spec.palette is None and dataset.spec.shape[2] == 1
+
+    def mean_loss(params: Params, pictures: Array, labels: Array) -> Array:
+        return loss(net.apply({"params": params}, pictures)[1], labels, dataset.spec.labels, optional).mean()
+
+    @jax.jit
+    def step(state: Any, key: Array, positions: Array) -> Any:
+        params, moments = state
+        pictures = images[positions]
+        if grey:
+            pictures = jax.vmap(_moved)(jax.random.split(key, len(pictures)), pictures)
+        gradient = jax.grad(mean_loss)(params, pictures, labels[positions])
+        updates, moments = optimizer.update(gradient, moments, params)
+        return optax.apply_updates(params, updates), moments
+
+    return step
+
+
+def _moved(key: Array, picture: UInt8[Array, "h w 1"]) -> Float[Array, "h w 1"]:
+    """Return a grey picture under a random affine map close to the identity. (Pixel art would not survive one.)"""
+    height, width, _ = picture.shape
+    turn_key, shift_key = jax.random.split(key)
+    turn = jnp.eye(2) + jax.random.uniform(turn_key, (2, 2), minval=-TURN, maxval=TURN)
+    shift = jax.random.uniform(shift_key, (2, 1), minval=-SHIFT, maxval=SHIFT) * jnp.array([[height], [width]])
+    middle = jnp.array([[height - 1], [width - 1]]) / 2
+    places = jnp.indices((height, width)).reshape(2, -1)
+    source = turn @ (places - middle) + middle + shift  # [2, h w]
+    values = jax.scipy.ndimage.map_coordinates(picture[..., 0].astype(jnp.float32), list(source), 1, mode="nearest")
+    return values.reshape(picture.shape)
+
+
+def _run(classifier: Classifier, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return features and logits, batch after batch of one size."""
+    if pictures.dtype != np.uint8 or pictures.shape[1:] != classifier.shape:
+        said, wanted = [*pictures.shape], ", ".join(map(str, classifier.shape))
+        raise ValueError(f"the pictures are {pictures.dtype} {said}; this classifier reads uint8 [n, {wanted}]")
+    batches = max(1, -(-len(pictures) // BATCH))
+    padded = np.zeros((batches, BATCH, *classifier.shape), np.uint8)
+    padded.reshape(-1, *classifier.shape)[: len(pictures)] = pictures
+    net = _net(classifier.space, classifier.palette)
+    done = [_forward(net, classifier.params, part, classifier.palette) for part in padded]
+    found, logits = (np.concatenate([np.asarray(one) for one in parts]) for parts in zip(*done, strict=True))
+    return found[: len(pictures)], logits[: len(pictures)]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(net: Net, params: Params, pictures: Array, palette: Array | None) -> Any:
+    return net.apply({"params": params}, pictures if palette is None else _nearest(palette, pictures))
+
+
+def _nearest(palette: UInt8[Array, "k c"], pictures: UInt8[Array, "n h w c"]) -> Int[Array, "n h w"]:
+    """Return the index of the palette's nearest colour: the least |p|^2 - 2 p.x, whole numbers that float32 holds."""
+    colours = palette.astype(jnp.float32)
+    cross = jnp.tensordot(pictures.astype(jnp.float32), colours.T, 1)  # [n, h, w, k]
+    return jnp.argmin(jnp.square(colours).sum(axis=1).reshape(1, 1, 1, -1) - 2 * cross, axis=-1)
