@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from ddpm_jax import engine, model, requests, runtime, step, train
 from ddpm_jax.datasets.spec import Dataset
-from ddpm_jax.evaluation import exact
+from ddpm_jax.evaluation import exact, subject
 from ddpm_jax.state import TrainState
 
 # Held-out images whose loss is measured, whose labels must be drawn exactly, and whose labels are pictured.
@@ -59,7 +59,7 @@ def make(
 
 
 def exact_match(
-    drawn: engine.Engine,
+    by: engine.Engine,
     dataset: Dataset,
     chosen: np.ndarray,
     asked: requests.Settings,
@@ -72,9 +72,8 @@ def exact_match(
     eval/words/<word>.
     """
     labels, space = dataset.labels[chosen], dataset.spec.labels
-    guide, at = requests.guides(asked, space, labels), engine.places(len(chosen))
-    rows = requests.rows(asked, drawn.model.schedule)
-    pictures = drawn.draw(engine.Nets(now.ema), guide, drawn.noise(at), at, rows)
+    drawn = subject.Subject(by, engine.Nets(now.ema), asked, "ema").draw(labels)
+    pictures = model.in_palette(drawn, dataset.spec.palette)
     right = (pictures == dataset.pixels(chosen)).all(axis=(1, 2, 3))
     scalars = by_word("eval/exact", right[:, None] & (labels > 0), labels > 0, space.words)
     scalars["eval/exact"] = float(right.mean())

@@ -1,6 +1,8 @@
 """A checkpoint before the judges: what `scripts/evaluate.py` and others evaluate, made from a path."""
 
 import dataclasses
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,6 @@ from ddpm_jax.evaluation import benchmark, classifier, exact, judge, plots, rend
 from ddpm_jax.evaluation.bench import Bench, Sizes
 from ddpm_jax.evaluation.subject import Subject
 from ddpm_jax.requests import How
-
-SEED = 0
 
 
 def bench(
@@ -29,11 +29,12 @@ def bench(
     data = trained_on(model, root)
     positions = asked(model, data, split, root)
     if share < 1:
-        positions = positions[: max(8, round(share * len(positions)))]
+        n = min(len(positions), max(8, round(share * len(positions))))
+        positions = np.random.default_rng(0).choice(positions, n, replace=False)
     settings = model.settings(**how)
     subject = Subject(model.engine, model.nets, settings, _identity(model), parts)
     name = split or model.meta["config"]["data"]["holdout"]
-    return Bench(subject, data, name, positions, judge.load(model.spec, data, root), root, Sizes().share(share))
+    return Bench(subject, data, name, positions, root, Sizes().part(share))
 
 
 def trained_on(model: generator.Generator, root: str) -> Dataset:
@@ -55,6 +56,10 @@ def asked(model: generator.Generator, data: Dataset, split: str, root: str) -> n
     section = model.meta["config"]["data"]
     if not split or split == section["holdout"]:
         return exact.asked(data, section["holdout"])
+    if not isinstance(data.images, np.ndarray):
+        raise runtime.BadInput(
+            f"{data.spec.name} is streamed, and judged on what its training held out; leave out split"
+        )
     other = datasets.load(section["name"], size=section["size"], holdout=split, path=section["path"], root=root)
     positions = exact.asked(other, split)
     if seen := int(np.isin(positions, data.train).sum()):
@@ -64,28 +69,39 @@ def asked(model: generator.Generator, data: Dataset, split: str, root: str) -> n
     return positions
 
 
-def model_report(
-    checkpoint: str, metrics: str, folder: Path, *, which: str = "ema", **how_judged: Any
-) -> dict[str, Any]:
-    """Return the report of a checkpoint, and write its plots and failures into a folder, which also keeps pictures.
+def write_report(model: generator.Generator, metrics: str, out: Path, **judged_by: Any) -> None:
+    """Judge a model by `metrics` and write the JSON `out`, its table, and plots and failures into a folder beside it.
 
-    `metrics` are names joined by commas, or core, or all: these with the sweeps, and the core for raw weights too.
+    `metrics` are names joined by commas, core, or all: these with the sweeps and, of averaged weights, the core of the
+    raw ones too. `judged_by` goes to `bench`. The folder keeps what was drawn: a cut evaluation goes on where it was.
     """
+    check_metrics(metrics)
+    began, folder = time.monotonic(), out.with_suffix("")
+    judged = bench(model, parts=folder / "parts", **judged_by)
     names = {"core": list(benchmark.CORE), "all": list(benchmark.METRICS)}.get(metrics, metrics.split(","))
-    if unknown := [name for name in names if name not in benchmark.METRICS]:
-        raise runtime.BadInput(f"unknown metric {unknown[0]!r}; they are core, all, {', '.join(benchmark.METRICS)}")
-    model = generator.load(checkpoint, which)
-    judged = bench(model, parts=folder / "parts", **how_judged)
-    rows = report.run(judged, names, which)
-    if metrics == "all" and which == "ema":
-        rows += report.run(_of(judged, generator.load(checkpoint, "raw")), benchmark.CORE, "raw")
-    settings = judged.subject.asked._asdict()
-    data = {"data": judged.data.spec.name, "split": judged.split, "settings": settings, "seed": SEED}
-    found = {"about": model.recipe(**data, commit=report.commit()), "rows": rows}
+    rows = report.run(judged, names, model.which)
+    if metrics == "all" and model.which == "ema":
+        rows += report.run(_of(judged, generator.load(model.path, "raw")), benchmark.CORE, "raw")
+    about = {"data": judged.data.spec.name, "split": judged.split, "settings": judged.subject.asked._asdict()}
+    about = model.recipe(**about, seed=0, sizes=judged.sizes._asdict(), commit=report.commit())
+    found = {"about": about, "rows": rows, "seconds": round(time.monotonic() - began, 1)}
+    write_json(out, found)
+    runtime.write_atomically(out.with_suffix(".md"), report.markdown(found).encode())
     plots.draw(found, folder)
-    if "exact" in names and judged.determined:
+    if any(row["metric"] == "exact" for row in rows):
         plots.failures(judged, folder / "failures.png")
-    return found
+
+
+def write_json(out: Path, found: dict[str, Any]) -> None:
+    """Write a report as JSON."""
+    runtime.write_atomically(out, json.dumps(found, indent=1, allow_nan=False).encode())
+
+
+def check_metrics(metrics: str) -> None:
+    """Raise BadInput for a name that is no metric's."""
+    for name in metrics.split(","):
+        if name not in ("core", "all", *benchmark.METRICS):
+            raise runtime.BadInput(f"unknown metric {name!r}; they are core, all, {', '.join(benchmark.METRICS)}")
 
 
 def baseline_report(split: str, root: str = "data") -> dict[str, Any]:
@@ -97,10 +113,19 @@ def baseline_report(split: str, root: str = "data") -> dict[str, Any]:
 
 
 def classifier_report(name: str, root: str = "data") -> dict[str, Any]:
-    """Return the accuracy of our classifier of a data set on what it never saw; trains it where there is none."""
+    """Return the accuracy of our classifier of a data set on what it never saw; trains it where there is none.
+
+    Where an exact renderer exists, `drawn_alike` is the share of those pictures that are drawn just so from what is
+    read: some words hide others, which no reader can see.
+    """
     data = datasets.load(name, holdout=judge.SPLITS[name], root=root)
-    found = classifier.accuracy(classifier.load(data, root), data, data.heldout)
-    return {"classifier": name, "split": judge.SPLITS[name], **found._asdict()}
+    reader = classifier.load(data, root)
+    accuracy = classifier.accuracy(reader, data, data.heldout)
+    found: dict[str, Any] = {"classifier": name, "split": judge.SPLITS[name], **accuracy._asdict()}
+    who = judge.load(data, root)
+    if who is not None and who.render:
+        found["drawn_alike"] = float(who.verify(data.pixels(data.heldout)).legal.mean())
+    return found
 
 
 def _of(judged: Bench, model: generator.Generator) -> Bench:

@@ -96,6 +96,13 @@ class Model:
         return denoise, None if decode is None else lambda x_t, t: decode(raw(x_t, t))
 
 
+def in_palette(
+    pictures: UInt8[np.ndarray, "n h w c"], palette: UInt8[np.ndarray, "k c"] | None
+) -> UInt8[np.ndarray, "n h w c"]:
+    """Return the pictures in colours of the palette, as they are where there is none."""
+    return pictures if palette is None else snap(pictures, palette)
+
+
 def snap(pictures: UInt8[np.ndarray, "n h w c"], palette: UInt8[np.ndarray, "k c"]) -> UInt8[np.ndarray, "n h w c"]:
     """Return the pictures with every pixel moved to the nearest palette colour (squared distance over channels)."""
     nearest = [np.square(p[..., None, :].astype(np.int32) - palette).sum(-1).argmin(-1) for p in pictures]

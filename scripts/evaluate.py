@@ -10,16 +10,16 @@ the JSON lie its table (.md) and a folder of plots and failures; a command that 
 """
 
 import argparse
-import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
-from ddpm_jax import commands, engine, judging, runtime
-from ddpm_jax.evaluation import benchmark, judge, report
+from ddpm_jax import commands, engine, generator, judging, runtime
+from ddpm_jax.evaluation import benchmark, judge
+
+MODELS = ("metrics", "sampler", "steps", "guidance", "raw", "share")  # flags that only a checkpoint has
 
 
 def make(argv: list[str] | None) -> None:
@@ -45,38 +45,38 @@ def make(argv: list[str] | None) -> None:
     args = parser.parse_args(argv)
     if sum(map(bool, (args.checkpoint, args.baseline, args.classifier))) != 1:
         raise runtime.BadInput("give one of --checkpoint, --baseline and --classifier")
-    commands.refuse_existing(args.out, args.force)
+    out, given = Path(args.out), [flag for flag in MODELS if getattr(args, flag) != parser.get_default(flag)]
+    if out.suffix != ".json":
+        raise runtime.BadInput(f"--out={out} must end in .json")
+    if not args.checkpoint and given:
+        raise runtime.BadInput(f"--{given[0]} is of --checkpoint; leave it out")
+    if args.classifier and args.split:
+        raise runtime.BadInput("--split is not of --classifier, whose split is fixed; leave it out")
+    for path in (out, out.with_suffix(".md")):
+        commands.refuse_existing(path, args.force)
     logging.set_verbosity(logging.ERROR)  # that words of a held-out label were never seen together is no news here
     runtime.configure_devices(engine.BUCKETS[-1])
-    began, out = time.monotonic(), Path(args.out)
-    found = model(args) if args.checkpoint else other(args)
-    found["seconds"] = round(time.monotonic() - began, 1)
-    runtime.write_atomically(out, json.dumps(found, indent=1).encode())
     if args.checkpoint:
-        runtime.write_atomically(out.with_suffix(".md"), report.markdown(found).encode())
-    print(f"wrote {out}, {found['seconds'] / 60:.1f} minutes")
-
-
-def model(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the report of a checkpoint; pictures go into a folder beside --out, by its name."""
-    folder = Path(args.out).with_suffix("")
-    folder.mkdir(exist_ok=True)
-    how = {key: value for key in ("sampler", "steps", "guidance") if (value := getattr(args, key)) is not None}
-    judged = {"how": how, "split": args.split, "root": args.root, "share": args.share}
-    return judging.model_report(args.checkpoint, args.metrics, folder, which="raw" if args.raw else "ema", **judged)
+        how = {"sampler": args.sampler, "steps": args.steps, "guidance": args.guidance}
+        model = generator.load(args.checkpoint, "raw" if args.raw else "ema")
+        by = {"how": how, "split": args.split, "root": args.root, "share": args.share}
+        judging.write_report(model, args.metrics, out, **by)
+    else:
+        judging.write_json(out, other(args))
+    print(f"wrote {out}")
 
 
 def other(args: argparse.Namespace) -> dict[str, Any]:
     """Return the score of what stands beside the models: the renderer, or a classifier."""
     if args.classifier:
         found = judging.classifier_report(args.classifier, args.root)
-        print(f"{found['share']:.2%} of {found['n']} whole labels are read right")
-        return found
-    found = judging.baseline_report(args.split or "iid", args.root)
-    print(
-        "{right} of {n} exact ({exact:.1%}, {low:.1%} to {high:.1%}), {wrong_pixels:.2f} wrong pixels; "
-        "{exact_solvable:.1%} of the {solvable} solvable".format(**found)
-    )
+        line = "{share:.2%} of {n} whole labels are read right"
+        line += "; {drawn_alike:.2%} are drawn just so from what is read" * ("drawn_alike" in found)
+    else:
+        found = judging.baseline_report(args.split or "iid", args.root)
+        line = "{right} of {n} exact ({exact:.1%}, {low:.1%} to {high:.1%}), {wrong_pixels:.2f} wrong pixels; "
+        line += "{exact_solvable:.1%} of the {solvable} solvable"
+    print(line.format(**found))
     return found
 
 

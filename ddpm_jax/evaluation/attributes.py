@@ -65,9 +65,9 @@ def differences(space: LabelSpace, asked: np.ndarray, read: np.ndarray) -> list[
 class Coverage(NamedTuple):
     """How often words occur in n pictures against the data.
 
-    worst: the largest factor, above 1, by which a word expected `COMMON` times or more is too frequent or too rare
-    (infinity if it never occurs), of the word `worst_word`. recall: the share of the rarer words that occur at all, of
-    `rare` words. ratios: found / expected of every common word.
+    worst: the largest factor, above 1, by which a word expected `COMMON` times or more is too frequent or too rare (one
+    that never occurs counts as half a time), of the word `worst_word`. recall: the share of the `rare` rarer words that
+    occur at all. ratios: found / expected of every common word.
     """
 
     worst: float
@@ -82,8 +82,8 @@ def coverage(read: Labels, real: Labels, space: LabelSpace) -> Coverage:
     expected = (real > 0).mean(axis=0) * len(read)
     found = (read > 0).sum(axis=0)
     common, rare = expected >= COMMON, (expected > 0) & (expected < COMMON)
-    ratios = {space.words[i]: float(found[i] / expected[i]) for i in np.flatnonzero(common)}
-    factors = {word: max(ratio, 1 / ratio) if ratio else float("inf") for word, ratio in ratios.items()}
+    ratios = {space.words[i]: float(max(found[i], 0.5) / expected[i]) for i in np.flatnonzero(common).tolist()}
+    factors = {word: max(ratio, 1 / ratio) for word, ratio in ratios.items()}
     word = max(factors, key=factors.__getitem__, default="")
     recall = float((found[rare] > 0).mean()) if rare.any() else 1.0
     return Coverage(factors.get(word, 1.0), word, recall, int(rare.sum()), ratios)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ddpm_jax import model
 from ddpm_jax.datasets.spec import Dataset
-from ddpm_jax.evaluation import exact
+from ddpm_jax.evaluation import exact, judge
 from ddpm_jax.evaluation.judge import Judge
 from ddpm_jax.evaluation.subject import Subject
 
@@ -54,9 +54,9 @@ class Sizes(NamedTuple):
     bounds: int = 1000
     swept: int = 200
 
-    def share(self, part: float) -> "Sizes":
-        """Return a part of each, at least 8."""
-        return Sizes(*(max(8, round(size * part)) for size in self))
+    def part(self, share: float) -> "Sizes":
+        """Return a share of each, at least 8."""
+        return Sizes(*(max(8, round(size * share)) for size in self))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,9 +67,13 @@ class Bench:
     data: Dataset
     split: str
     positions: np.ndarray
-    judge: Judge | None
     root: str
     sizes: Sizes
+
+    @functools.cached_property
+    def judge(self) -> Judge | None:
+        """Who reads and verifies the pictures; made (and its classifier trained) when it is first asked for."""
+        return judge.load(self.data, self.root)
 
     @functools.cached_property
     def determined(self) -> bool:
@@ -78,27 +82,42 @@ class Bench:
 
     def draw(self, labels: np.ndarray, *, seed: int = 0, **how: Any) -> np.ndarray:
         """Return the subject's picture of each label, in colours of the palette where there is one."""
-        drawn, palette = self.subject.draw(labels, seed=seed, **how), self.data.spec.palette
-        return drawn if palette is None else model.snap(drawn, palette)
+        return model.in_palette(self.subject.draw(labels, seed=seed, **how), self.data.spec.palette)
+
+    @property
+    def unasked(self) -> str:
+        """What `free` is, in words."""
+        return "free pictures" if self.determined or not self.data.spec.labels.size else "pictures of held-out labels"
 
     @functools.cached_property
     def free(self) -> np.ndarray:
         """Pictures of nothing asked, uint8 [n, h, w, c]; where labels do not determine pictures, of held-out labels."""
+        return self.draw(self.free_labels)
+
+    @property
+    def free_labels(self) -> np.ndarray:
+        """The labels [n, words] of `free`: all open, or held-out ones in turn."""
         n, labels = self.sizes.free, self.data.labels
         if labels.shape[1] and not self.determined:
-            return self.draw(np.resize(labels[self.positions], (n, labels.shape[1])))
-        return self.draw(np.zeros((n, labels.shape[1]), np.int8))
+            return np.resize(labels[self.positions], (n, labels.shape[1]))
+        return np.zeros((n, labels.shape[1]), np.int8)
 
-    def swept(self) -> np.ndarray:
-        """Return the held-out positions that sweeps take."""
-        n = min(self.sizes.swept, len(self.positions))
+    def some(self, n: int) -> np.ndarray:
+        """Return n of the positions, drawn by seed 0; all of them, in order, where there are no more."""
+        if n >= len(self.positions):
+            return self.positions
         return np.random.default_rng(0).choice(self.positions, n, replace=False)
 
 
 def share(right: np.ndarray, metric: str, what: str, **more: Any) -> Row:
     """Return the row of a share, from which of n are right."""
-    low, high = exact.wilson(int(right.sum()), len(right))
-    return Row(metric, what, float(right.mean()), "share", len(right), low, high, **more)
+    return rate(float(right.mean()), len(right), metric, what, **more)
+
+
+def rate(value: float, n: int, metric: str, what: str, **more: Any) -> Row:
+    """Return the row of a share of n, with its interval."""
+    low, high = exact.wilson(round(value * n), n)
+    return Row(metric, what, value, "share", n, low, high, **more)
 
 
 def trained_judge(bench: Bench) -> Judge:

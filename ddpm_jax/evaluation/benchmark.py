@@ -10,7 +10,7 @@ Metric = Callable[[Bench], list[Row]]
 CORE: dict[str, Metric] = {
     "exact": pixels.exact_match,
     "open": words.open_labels,
-    "digits": words.digits,
+    "agreement": words.agreement,
     "legal": words.legal,
     "coverage": words.coverage,
     "distance": distances.distance,

@@ -1,12 +1,25 @@
 """Figures of distributions: free pictures against real ones, in the features of the judge's classifier."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ddpm_jax.evaluation import frechet
-from ddpm_jax.evaluation.bench import Bench, Row, trained_judge
+from ddpm_jax.evaluation.bench import Bench, Row, Sizes, rate, trained_judge
+from ddpm_jax.evaluation.frechet import Estimate, PrecisionRecall
 
 FACTOR = {"mnist": 1.3}  # of the distance between real and real that a model should stay within; else 1.2
 SUBSETS, SUBSET = 100, 1000  # of the kernel distance, as Binkowski et al. 2018 take them
+FEWEST = 8  # pictures that are worth comparing
+REAL = "real pictures"
+
+
+class Measured(NamedTuple):
+    """What some pictures are like beside the reference."""
+
+    frechet: float
+    kernel: Estimate
+    near: PrecisionRecall
 
 
 def distance(bench: Bench) -> list[Row]:
@@ -14,26 +27,45 @@ def distance(bench: Bench) -> list[Row]:
 
     In the details: what training pictures drawn again, with repetition, reach.
     """
-    if bench.judge is None:
+    if bench.judge is None or min(len(part) for part in _real(bench)) < FEWEST:
         return []
     reference, others, again = (bench.judge.features(some) for some in _real(bench))
-    made = bench.judge.features(bench.free[: len(reference)])
-    found = [_measured(reference, some) for some in (made, others, again)]
+    n = min(len(reference), len(bench.free))
+    made, real, table = (_measured(reference, some) for some in (bench.judge.features(bench.free[:n]), others, again))
+    what = f"{bench.unasked}, in the classifier's features"
+    lookup = {"training pictures drawn again": table.frechet}
     rows = [
-        Row(metric, what, ours, unit, len(made), baseline=real, against="real pictures", more=more)._replace(
-            details={"training pictures drawn again": lookup}
+        Row(
+            "frechet",
+            what,
+            made.frechet,
+            "distance",
+            n,
+            baseline=real.frechet,
+            against=REAL,
+            more=False,
+            details=lookup,
         )
-        for (metric, what, unit, more), ours, real, lookup in zip(ROWS, *found, strict=True)
     ]
-    ratio = Row("frechet_ratio", "of the two distances", found[0][0] / found[1][0], "factor", len(made), more=False)
-    return [rows[0], ratio._replace(target=FACTOR.get(bench.judge.data.spec.name, 1.2)), *rows[1:]]
+    if real.frechet > 0:
+        ratio = Row("frechet_ratio", "of these two distances", made.frechet / real.frechet, "factor", n, more=False)
+        rows.append(ratio._replace(target=FACTOR.get(bench.judge.data.spec.name, 1.2)))
+    kernel = Row("kernel_distance", what, made.kernel.mean, "distance", n, baseline=real.kernel.mean, more=False)
+    lookup = {"standard_error": made.kernel.error, "training pictures drawn again": table.kernel.mean}
+    rows.append(kernel._replace(against=REAL, details=lookup))
+    precision = rate(made.near.precision, n, "precision", f"{bench.unasked} among the real (k = 3)")
+    recall = rate(made.near.recall, len(reference), "recall", f"real pictures among {bench.unasked} (k = 3)")
+    return [
+        *rows,
+        precision._replace(baseline=real.near.precision, against=REAL),
+        recall._replace(baseline=real.near.recall, against=REAL),
+    ]
 
 
-def _measured(reference: np.ndarray, some: np.ndarray) -> tuple[float, ...]:
-    """Return the values of `ROWS` of some features [n, d]."""
-    kernel = frechet.kernel_distance(reference, some, seed=0, subsets=SUBSETS, size=min(SUBSET, len(some) // 2))
-    near = frechet.precision_recall(reference, some)
-    return frechet.frechet(reference, some), kernel.mean, near.precision, near.recall
+def _measured(reference: np.ndarray, some: np.ndarray) -> Measured:
+    size = min(SUBSET, min(len(reference), len(some)) // 2)
+    kernel = frechet.kernel_distance(reference, some, seed=0, subsets=SUBSETS, size=size)
+    return Measured(frechet.frechet(reference, some), kernel, frechet.precision_recall(reference, some))
 
 
 def _real(bench: Bench) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -41,21 +73,12 @@ def _real(bench: Bench) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     The reference is what the judge's classifier never saw where that is enough, else half of a random choice of all.
     """
-    data, rng, size = trained_judge(bench).data, np.random.default_rng(0), bench.sizes.distance
-    if len(data.heldout) >= size:
-        size = min(len(data.heldout), len(bench.free))
-        first, second = data.heldout[:size], rng.choice(data.train, size, replace=False)
+    data, rng = trained_judge(bench).data, np.random.default_rng(0)
+    if len(data.heldout) >= Sizes().distance:
+        size = min(len(data.heldout), len(data.train), bench.sizes.free)
+        first, second = (rng.choice(part, size, replace=False) for part in (data.heldout, data.train))
     else:
-        size = min(size, len(data.ids) // 2, len(bench.free))
+        size = min(bench.sizes.distance, len(data.ids) // 2)
         first, second = np.split(rng.permutation(len(data.ids))[: 2 * size], 2)
-    again = rng.choice(data.train, size)
-    return data.pixels(first), data.pixels(second), data.pixels(again)
-
-
-# metric, what, unit, whether more is better; as `_measured` returns them
-ROWS = (
-    ("frechet", "free pictures, in the classifier's features", "distance", False),
-    ("kernel_distance", "free pictures, in the classifier's features", "distance", False),
-    ("precision", "free pictures within the real (k = 3)", "share", True),
-    ("recall_k3", "real pictures within the free (k = 3)", "share", True),
-)
+    again = trained_judge(bench).cropped(bench.data.pixels(rng.choice(bench.data.train, size)))
+    return data.pixels(first), data.pixels(second), again

@@ -8,7 +8,8 @@ from jaxtyping import UInt8
 
 from ddpm_jax.datasets.spec import Dataset
 
-MOST = 1000  # labels of a split that is too large to be judged whole
+SAMPLED = ("few500", "few1000", "few2000")  # splits that are too large to be judged whole
+MOST = 1000  # labels of these that are
 
 
 class Score(NamedTuple):
@@ -35,7 +36,7 @@ def determined(dataset: Dataset) -> bool:
 
 def asked(dataset: Dataset, holdout: str) -> np.ndarray:
     """Return the positions of the pictures that judge a split: all held out, or of `few*` a thousand by seed 0."""
-    if not holdout.startswith("few"):
+    if holdout not in SAMPLED:
         return dataset.heldout
     return np.random.default_rng(0).choice(dataset.heldout, MOST, replace=False)
 
@@ -70,4 +71,5 @@ def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     share = right / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # at the ends the interval reaches them exactly, and rounding must not say less
+    return (middle - half if right else 0.0), (middle + half if right < n else 1.0)

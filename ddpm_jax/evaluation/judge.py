@@ -11,7 +11,7 @@ import numpy as np
 
 from ddpm_jax import datasets
 from ddpm_jax.datasets import avatars
-from ddpm_jax.datasets.spec import Dataset, Spec
+from ddpm_jax.datasets.spec import Dataset
 from ddpm_jax.evaluation import classifier, renderer, verifier
 from ddpm_jax.evaluation.classifier import Classifier
 
@@ -56,30 +56,31 @@ class Judge(NamedTuple):
         return verdict._replace(legal=verdict.legal & framed.all(axis=(1, 2)))
 
 
-def data_for(spec: Spec, own: Dataset, root: str) -> Dataset | None:
-    """Return the labelled data that judge pictures of `spec`: a shipped set with its split, else the model's own.
+def data_for(own: Dataset, root: str) -> Dataset | None:
+    """Return the labelled data that judge a model of the data set `own`: a shipped set with its split, else `own`.
 
-    None where nothing has labels, or nothing is held out to check the classifier with.
+    None where nothing has labels, nothing is held out to check the classifier with, or the pictures are streamed.
     """
+    spec = own.spec
     name = LABELLED.get(spec.name, spec.name)
     if name in SPLITS:
         size = 0 if spec.name in LABELLED else spec.shape[0]
         return datasets.load(name, size=size, holdout=SPLITS[name], root=root)
-    return own if own.spec.labels.size and own.heldout.size else None
+    return own if own.spec.labels.size and own.heldout.size and isinstance(own.images, np.ndarray) else None
 
 
-def load(spec: Spec, own: Dataset, root: str) -> Judge | None:
-    """Return the judge of a model's pictures; trains the classifier where the cache under `root` has none."""
-    data = data_for(spec, own, root)
+def load(own: Dataset, root: str) -> Judge | None:
+    """Return the judge of pictures like those of a data set; trains the classifier where `root` keeps none."""
+    data = data_for(own, root)
     if data is None:
         return None
-    margin = (spec.shape[0] - data.spec.shape[0]) // 2
+    margin = (own.spec.shape[0] - data.spec.shape[0]) // 2
     return Judge(data, classifier.load(data, root), _renderer(data, root), margin)
 
 
 def reader(own: Dataset, root: str) -> verifier.Read | None:
     """Return what reads labels off the pictures of a data set, if its classifier is in the cache already."""
-    data = data_for(own.spec, own, root) if own.spec.labels.size else None
+    data = data_for(own, root) if own.spec.labels.size else None
     if data is None or not classifier.is_cached(data, root):
         return None
     return functools.partial(classifier.read, classifier.load(data, root))

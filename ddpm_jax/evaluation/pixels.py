@@ -23,8 +23,9 @@ def exact_match(bench: Bench) -> list[Row]:
     if not bench.determined:
         return []
     labels, real = bench.data.labels[bench.positions], bench.data.pixels(bench.positions)
-    right = [(bench.draw(labels, seed=seed) == real).all((1, 2, 3)) for seed in SEEDS]
-    score = exact.score(bench.draw(labels), bench.data, bench.positions)
+    drawn = [bench.draw(labels, seed=seed) for seed in SEEDS]
+    right = [(pictures == real).all(axis=(1, 2, 3)) for pictures in drawn]
+    score = exact.score(drawn[0], bench.data, bench.positions)
     solvable = exact.solvable(bench.data, bench.positions)
     trees = _baseline(bench)
     details = {"seeds": [float(each.mean()) for each in right], "words": _by_word(bench, right[0])}
@@ -35,10 +36,10 @@ def exact_match(bench: Bench) -> list[Row]:
         share(right[0], "exact", what, details=details, against=against)._replace(
             baseline=trees and trees.exact, target=targets.get("exact")
         ),
-        share(right[0][solvable], "exact_solvable", f"{what}, solvable")._replace(
-            baseline=trees and trees.exact_solvable, against=against, target=targets.get("exact_solvable")
-        ),
     ]
+    if solvable.any() and not solvable.all():
+        row = share(right[0][solvable], "exact_solvable", f"{what}, solvable", against=against)
+        rows.append(row._replace(baseline=trees and trees.exact_solvable, target=targets.get("exact_solvable")))
     wrong = Row("wrong_pixels", what, score.wrong_pixels, "pixels", score.n, baseline=trees and trees.wrong_pixels)
     return [*rows, wrong._replace(against=against, more=False)]
 
@@ -56,7 +57,12 @@ def off_palette(bench: Bench) -> list[Row]:
         near = model.snap(np.round(means).astype(np.uint8), bench.data.spec.palette)
         error = np.abs(means - near) / 255
         counts, edges = np.histogram(np.log10(np.maximum(error.max(axis=-1), 1e-6)), bins=24, range=(-6, 0))
-        details = {"max": float(error.max()), "log10_edges": edges.tolist(), "pixels": counts.tolist()}
+        details = {
+            "max": float(error.max()),
+            "log10_edges": edges.tolist(),
+            "pixels": counts.tolist(),
+            "kind": f"_{kind}",
+        }
         rows.append(
             Row(
                 "off_palette", f"{kind} pictures, mean colour error", float(error.mean()), "of the range", len(means)
@@ -67,7 +73,7 @@ def off_palette(bench: Bench) -> list[Row]:
 
 def bits(bench: Bench) -> list[Row]:
     """The variational bound of held-out pictures, under no label and under their complete one."""
-    positions = bench.positions[: bench.sizes.bounds]
+    positions = bench.some(bench.sizes.bounds)
     labels, images = bench.data.labels[positions], bench.data.images[positions]
     target, rows = bench.subject.engine.model.target, []
     last = BOUND_LAST if target.decode else 1 / BOUND_STEPS
@@ -76,10 +82,12 @@ def bits(bench: Bench) -> list[Row]:
     for kind, asked in kinds.items():
         nats = bench.subject.bounds(asked, images, grid)
         total, dims = likelihood.bits(nats.sum(axis=1)), int(np.prod(bench.data.spec.shape))
-        mean, error = float(total.mean()), float(total.std(ddof=1) / np.sqrt(len(total)))
+        mean, error = float(total.mean()), float(total.std(ddof=1) / np.sqrt(len(total))) if len(total) > 1 else 0.0
         parts = dict(zip(likelihood.Terms._fields, likelihood.bits(nats.mean(axis=0)).tolist(), strict=True))
         for name, scale in (("bits_per_dim", dims), ("bits_per_image", 1)):
-            row = Row(name, f"held-out pictures, {kind}", mean / scale, "bits", len(total), more=False)
+            row = Row(
+                name, f"held-out pictures, {kind}, without guidance", mean / scale, "bits", len(total), more=False
+            )
             rows.append(
                 row._replace(details={"standard_error": error / scale, "terms": parts, "T": BOUND_STEPS, "last": last})
             )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddpm_jax import images
-from ddpm_jax.evaluation import attributes, verifier
+from ddpm_jax.evaluation import attributes, judge, verifier
 from ddpm_jax.evaluation.bench import Bench
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ def draw(report: dict[str, Any], folder: Path) -> list[Path]:
     for row in report["rows"]:
         plot = PLOTS.get(row["metric"])
         if plot and row["which"] == report["rows"][0]["which"]:
-            name = "_".join([row["metric"], *row["what"].split(" pictures")[0].split(maxsplit=1)[:1]])
-            drawn.append(folder / f"{row['metric'] if row['metric'] != 'off_palette' else name}.png")
+            drawn.append(folder / f"{row['metric']}{row['details'].get('kind', '')}.png")
             _save(plot, row, drawn[-1])
     return drawn
 
@@ -39,6 +38,7 @@ def failures(bench: Bench, path: Path) -> int:
     failed = np.flatnonzero(wrong.any(axis=(1, 2)))
     shown = failed[np.argsort(-wrong[failed].sum(axis=(1, 2)), kind="stable")][:FAILURES]
     if not len(shown):
+        path.unlink(missing_ok=True)
         return 0
     marked = np.where(wrong[..., None], np.asarray(WRONG, np.uint8), real // 2)
     triples = np.stack([drawn[shown], real[shown], marked[shown]], axis=1)
@@ -50,12 +50,12 @@ def failures(bench: Bench, path: Path) -> int:
 def _complaint(bench: Bench, asked: np.ndarray, drawn: np.ndarray, wrong: np.ndarray) -> str:
     """Return the words of a label, and what is wrong: words that are read otherwise, else the word whose pixels are."""
     space = bench.data.spec.labels
-    named = []
-    if bench.judge:
+    named: list[str] = []
+    if judge.reader(bench.data, bench.root) and bench.judge:  # for this alone no classifier is trained
         named = attributes.differences(space, asked, bench.judge.read(drawn[None])[0])
         if not named and bench.judge.render:
             named = [f"in {verifier.blame(bench.judge.render, space, asked, wrong) or 'no word'}"]
-    return f"{space.format(asked, complete=True)} | {wrong.sum()} px, {', '.join(named[:3])}"
+    return f"{space.format(asked, complete=True)} | {', '.join([f'{wrong.sum()} px', *named[:3]])}"
 
 
 def _save(plot: Any, row: dict[str, Any], path: Path) -> None:
@@ -69,7 +69,7 @@ def _save(plot: Any, row: dict[str, Any], path: Path) -> None:
 def _words(axes: "Axes", row: dict[str, Any]) -> None:
     """Exact match of each word's held-out pictures against how many training pictures have the word."""
     counts = {word: count for word, count in row["details"]["words"].items() if count[0] and count[2]}
-    has, right, seen = np.array(list(counts.values())).T
+    has, right, seen = np.array(list(counts.values())).reshape(-1, 3).T
     axes.scatter(seen, right / has, s=10 + 2 * np.sqrt(has), alpha=0.6)
     for word, x, y in zip(counts, seen, right / has, strict=True):
         if y < np.sort(right / has)[min(8, len(has) - 1)]:

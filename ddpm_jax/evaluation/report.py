@@ -80,6 +80,7 @@ def commit() -> str:
         return subprocess.run([*where, *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # a checkout around an installed package says nothing
         return git("rev-parse", "--short=12", "HEAD") + "+" * bool(git("status", "--porcelain", "-uno"))
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -16,6 +17,7 @@ from ddpm_jax.engine import Engine, Nets, Places
 from ddpm_jax.requests import Settings
 
 CHUNK = 256  # pictures that are made, and kept, at once
+VERSION = 1  # of the pictures: raise it where a change of the package draws others
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,6 +74,7 @@ class Subject:
         for start in tqdm(range(0, len(labels), CHUNK), desc=name, unit_scale=CHUNK, disable=None, leave=False):
             part = slice(start, min(start + CHUNK, len(labels)))
             key = {"of": self.identity, **what, "seed": seed, "first": start, "labels": _digest(labels[part])}
+            key |= {"n": part.stop - start, "by": _maker()}
             file = self.parts and self.parts / f"{_digest(json.dumps(key, sort_keys=True).encode())[:32]}.npy"
             if file and file.is_file():
                 made.append(np.load(file, allow_pickle=False))
@@ -81,6 +84,11 @@ class Subject:
             if file:
                 _keep(file, made[-1])
         return np.concatenate(made)
+
+
+def _maker() -> list[Any]:
+    """Return what the bits of a picture depend on beside its request."""
+    return [VERSION, jax.__version__, jax.devices()[0].device_kind, jax.device_count(), engine.BUCKETS]
 
 
 def _digest(content: Any) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax import samplers
-from ddpm_jax.evaluation import attributes
+from ddpm_jax.evaluation import attributes, words
 from ddpm_jax.evaluation.bench import Bench, Row, share
 
 EVALUATIONS = (1, 2, 3, 5, 10, 20, 50)
@@ -23,20 +23,20 @@ def by_evaluations(bench: Bench) -> list[Row]:
     """Exact match of every sampler, and obeyed open labels of the subject's own, by net evaluations per picture."""
     if not bench.determined:
         return []
-    positions = bench.swept()
+    positions = bench.some(bench.sizes.swept)
     labels, real = bench.data.labels[positions], bench.data.pixels(positions)
     right: dict[str, dict[int, np.ndarray]] = {}
     for name in samplers.SAMPLERS:
         steps = (*EVALUATIONS, ANCESTRAL) if name == "ddpm" else EVALUATIONS
-        drawn = {n: bench.draw(labels, sampler=name, steps=n, eta=0.0) for n in steps}
+        how = {} if name == bench.subject.asked.sampler else {"sampler": name, "eta": 0.0}
+        drawn = {n: bench.draw(labels, steps=n, **how) for n in steps}
         right[name] = {n: (pictures == real).all(axis=(1, 2, 3)) for n, pictures in drawn.items()}
     rows = [_fewest("exact_by_evaluations", "complete labels", right, bench.subject.asked.sampler, FEW_COMPLETE)]
     if bench.judge:
         own = bench.subject.asked.sampler
         asked = attributes.requests(bench.data.labels, bench.data.spec.labels, len(positions))
-        read = {n: bench.judge.read(bench.draw(asked, steps=n)) for n in EVALUATIONS}
-        obeyed = {own: {n: attributes.obeyed(asked, found) for n, found in read.items()}}
-        rows.append(_fewest("open_by_evaluations", "open labels", obeyed, own, FEW_OPEN))
+        obeyed = {n: words.obeyed(bench.judge, asked, bench.draw(asked, steps=n))[0] for n in EVALUATIONS}
+        rows.append(_fewest("open_by_evaluations", "open labels", {own: obeyed}, own, FEW_OPEN))
     return rows
 
 
@@ -61,7 +61,7 @@ def by_guidance(bench: Bench) -> list[Row]:
     for form, how in FORMS.items():
         for weight in WEIGHTS:
             drawn = bench.draw(asked, guidance=weight, **how)
-            right = attributes.obeyed(asked, bench.judge.read(drawn))
+            right, _ = words.obeyed(bench.judge, asked, drawn)
             legal = float(bench.judge.verify(drawn).legal.mean()) if bench.judge.render else None
             found.setdefault(form, {})[str(weight)] = {"obeyed": float(right.mean())} | (
                 {} if legal is None else {"legal": legal}
