@@ -83,6 +83,7 @@ def get_config() -> ConfigDict:
     config.sampling = ConfigDict()  # what `load(...).sample` does unless told otherwise
     config.sampling.sampler = "ddim"
     config.sampling.steps = 10  # net evaluations per image
+    config.sampling.times = "linear"  # how the times of the evaluations are spaced; a name of schedules.GRIDS
     config.sampling.guidance = 1.0  # 0 = unconditional, 1 = conditional, more = guided
 
     config.runtime = ConfigDict()

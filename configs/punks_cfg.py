@@ -22,5 +22,6 @@ def get_config() -> ConfigDict:
     config.loss.target = "palette"
     config.train.steps = 9_000
     config.log.exact_every = 500
+    config.sampling.sampler, config.sampling.steps, config.sampling.times = "ddpm", 20, "log_snr"
     config.checkpoint.best_metric = "-eval/exact"
     return config

@@ -65,6 +65,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.weighting": tuple(losses.WEIGHTINGS),
     "optimizer.decay": ("cosine", "constant"),
     "sampling.sampler": tuple(samplers.SAMPLERS),
+    "sampling.times": tuple(schedules.GRIDS),
     "checkpoint.best_metric": ("eval/loss", "-eval/exact"),
 }
 # Keys, and sections, that may differ between a run and its resume. None changes what was trained so far or the data;
