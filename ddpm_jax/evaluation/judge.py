@@ -40,20 +40,18 @@ class Judge(NamedTuple):
 
     def cropped(self, pictures: np.ndarray) -> np.ndarray:
         """Return the pictures without their padding."""
-        keep = slice(self.margin, pictures.shape[1] - self.margin)
-        return pictures[:, keep, keep]
+        rows, columns = (slice(self.margin, size - self.margin) for size in pictures.shape[1:3])
+        return pictures[:, rows, columns]
 
     def verify(self, pictures: np.ndarray) -> verifier.Verdict:
         """Return the verdict on pictures; their padding must be background. Raises ValueError without a renderer."""
         if self.render is None:
             raise ValueError(f"there is no exact renderer of {self.data.spec.name}, so nothing can be verified")
-        label, cropped = self.read(pictures), self.cropped(pictures)
-        verdict = verifier.verify(lambda _: label, self.render, cropped)
-        inside = np.zeros(pictures.shape[1:3], bool)
-        keep = slice(self.margin, pictures.shape[1] - self.margin)
-        inside[keep, keep] = True
-        framed = (pictures == np.asarray(self.data.spec.background or 0, np.uint8)).all(-1) | inside
-        return verdict._replace(legal=verdict.legal & framed.all(axis=(1, 2)))
+        label = self.read(pictures)
+        verdict = verifier.verify(lambda _: label, self.render, self.cropped(pictures))
+        padding = (pictures == np.asarray(self.data.spec.background or 0, np.uint8)).all(axis=-1)
+        self.cropped(padding)[:] = True  # a view: only the padding counts
+        return verdict._replace(legal=verdict.legal & padding.all(axis=(1, 2)))
 
 
 def data_for(own: Dataset, root: str) -> Dataset | None:
