@@ -1,4 +1,4 @@
-"""Figures of distributions: free pictures against real ones, in the features of the judge's classifier."""
+"""Figures of distributions: free pictures against real ones, in the standardised features of the judge's classifier."""
 
 from typing import NamedTuple
 
@@ -27,11 +27,16 @@ def distance(bench: Bench) -> list[Row]:
 
     In the details: what training pictures drawn again, with repetition, reach.
     """
-    if bench.judge is None or min(len(part) for part in _real(bench)) < FEWEST:
+    if bench.judge is None:
         return []
-    reference, others, again = (bench.judge.features(some) for some in _real(bench))
-    n = min(len(reference), len(bench.free))
-    made, real, table = (_measured(reference, some) for some in (bench.judge.features(bench.free[:n]), others, again))
+    pictures = _real(bench)
+    if min(map(len, pictures)) < FEWEST:
+        return []
+    n = min(len(pictures[0]), len(bench.free))
+    reference, *others = (bench.judge.features(some) for some in (*pictures, bench.free[:n]))
+    deviation = reference.std(axis=0)
+    scale = np.where(deviation > 0, deviation, 1)
+    real, table, made = (_measured(reference / scale, some / scale) for some in others)
     what = f"{bench.unasked}, in the classifier's features"
     lookup = {"training pictures drawn again": table.frechet}
     rows = [
