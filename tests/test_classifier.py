@@ -1,5 +1,6 @@
 """The classifier reads what it was taught, keeps to the rules of its groups, and comes back from its cache."""
 
+import dataclasses
 import os
 
 import jax
@@ -81,7 +82,7 @@ def test_accuracy_counts_whole_labels_and_single_words(taught):
     wrong = data.labels.copy()
     wrong[:2, SPACE.index("Pipe")] *= -1
     wrong[1, SPACE.index("Mole")] *= -1
-    score = classifier.accuracy(found, spec.dataclasses.replace(data, labels=wrong), np.arange(8))
+    score = classifier.accuracy(found, dataclasses.replace(data, labels=wrong), np.arange(8))
     assert (score.n, score.right) == (8, 6)
     assert (score.words["Pipe"], score.words["Mole"], score.words["Cap"]) == (0.75, 0.875, 1.0)
 
@@ -212,7 +213,7 @@ def test_other_data_are_refused():
     with pytest.raises(ValueError, match="toy has no words; a classifier needs labelled pictures"):
         classifier.fit(toy(LABELS[:, :0], LabelSpace()))
     data = toy(shape=(5, 6, 1), palette=None)
-    streamed = spec.dataclasses.replace(data, images=list(data.images))
+    streamed = dataclasses.replace(data, images=list(data.images))
     with pytest.raises(ValueError, match="toy is streamed; a classifier needs its pictures in memory"):
         classifier.fit(streamed)
 

@@ -1,9 +1,8 @@
 """The classifier: reads the whole label off a picture, and gives the features that our Frechet distance is taken in.
 
-One small convolutional net serves every labelled data set. The colours of a palette are looked up, not mixed, because
-one pixel of a slightly different shade may be a word; and the net ends in a dense layer over all places, because where
-something is matters. Words that do not show would be learnt by heart from what else is in a picture: dropout before
-that layer, and one convolution alone for pixel art of up to 24x24, are against that. What is larger gets more.
+One small net serves every labelled data set. Colours of a palette are looked up, not mixed, because one pixel of some
+other shade may be a word; and it ends in a dense layer over all places, because where something is matters. Words that
+do not show would be learnt by heart from the rest of a picture: dropout, and one convolution up to 24x24, prevent it.
 """
 
 import functools
@@ -25,7 +24,7 @@ from ddpm_jax.evaluation import exact
 from ddpm_jax.labels import Categorical, LabelSpace
 from ddpm_jax.nets import blocks
 
-VERSION = 3  # of the classifiers in the cache
+VERSION = 4  # of the classifiers in the cache
 BATCH = 128  # pictures that are read at once
 LARGEST = 12  # places a side that the dense layer looks at
 TURN, SHIFT = 0.15, 0.07  # how far grey pictures are bent in training, and moved, in parts of a side
@@ -44,10 +43,7 @@ class Settings(NamedTuple):
 
 
 class Classifier(NamedTuple):
-    """A trained net for pictures of `shape` (h, w, c), and the uint8 palette [k, c] whose nearest colours it sees.
-
-    `optional` [groups] says of which groups a picture may have no word.
-    """
+    """A net for pictures of `shape` (h, w, c), of the uint8 `palette` [k, c] if any; `optional` [groups]: none occurs."""
 
     params: Params
     space: LabelSpace
@@ -72,11 +68,10 @@ class Net(nn.Module):
 
     words: int
     colours: int
-    size: int = 128
 
     @nn.compact
     def __call__(self, pictures: Array, dropout: float = 0.0) -> tuple[Array, Array]:
-        """Return features [n, size] and logits [n, words] of uint8 [n, h, w, c], or of palette indices [n, h, w]."""
+        """Return features [n, 128] and logits [n, words] of uint8 [n, h, w, c], or of palette indices [n, h, w]."""
         if self.colours:
             x = nn.Embed(self.colours, 16, embedding_init=nn.initializers.normal(1.0), name="colours")(pictures)
         else:
@@ -85,26 +80,22 @@ class Net(nn.Module):
         x = jax.vmap(functools.partial(blocks.space_to_depth, factor=2))(x)  # [n, h/2, w/2, 4 c]
         x = nn.relu(nn.Conv(32, (3, 3), name="stem")(x))
         while max(x.shape[1:3]) > LARGEST:
-            place = f"{x.shape[1]}_{x.shape[2]}"
-            x = nn.relu(nn.Conv(64, (3, 3), strides=2, name=f"half_{place}")(x))
-            x = nn.relu(nn.Conv(64, (3, 3), name=f"conv_{place}")(x))
+            x = nn.relu(nn.Conv(64, (3, 3), strides=2)(x))
+            x = nn.relu(nn.Conv(64, (3, 3))(x))
         x = nn.Dropout(dropout, deterministic=not dropout)(x.reshape(len(x), -1))
-        features = nn.relu(nn.Dense(self.size, name="features")(x))
+        features = nn.relu(nn.Dense(128, name="features")(x))
         return features, nn.Dense(self.words, name="logits")(features)
 
 
 def load(dataset: Dataset, root: str, *, seed: int = 0) -> Classifier:
-    """Return the classifier trained on a data set's training pictures; it is kept in the array cache under `root`.
-
-    Raises ValueError as `fit` does.
-    """
+    """Return the classifier that `fit` trains (and what it raises); it is kept in the array cache under `root`."""
 
     def decode() -> dict[str, np.ndarray]:
-        params = fit(dataset, seed=seed)
-        return {f"{layer}/{name}": array for layer, part in params.items() for name, array in part.items()}
+        layers = fit(dataset, seed=seed).items()
+        return {f"{layer}/{name}": array for layer, part in layers for name, array in part.items()}
 
     params: Params = {}
-    for place, array in cache.arrays(_path(dataset, root, seed), _key(dataset, seed), decode).items():
+    for place, array in cache.arrays(*_place(dataset, root, seed), decode).items():
         layer, name = place.split("/")
         params.setdefault(layer, {})[name] = array
     return of(dataset, params)
@@ -112,19 +103,16 @@ def load(dataset: Dataset, root: str, *, seed: int = 0) -> Classifier:
 
 def is_cached(dataset: Dataset, root: str, *, seed: int = 0) -> bool:
     """Say whether `load` would find a trained classifier; looks at its note alone, not at the arrays."""
-    path = _path(dataset, root, seed)
+    path, key = _place(dataset, root, seed)
     try:
         note = json.loads(path.with_name(f"{path.name}.json").read_bytes())
-        return path.with_name(f"{path.name}.npz").exists() and note["key"] == _key(dataset, seed)
+        return path.with_name(f"{path.name}.npz").exists() and note["key"] == key
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def fit(dataset: Dataset, *, seed: int = 0, settings: Settings | None = None) -> Params:
-    """Return the float32 parameters of a net trained on a data set's training pictures; a seed gives them again.
-
-    Raises ValueError for a data set without words, or one that is streamed.
-    """
+    """Return float32 parameters, the same for a seed. ValueError for a data set that has no words, or is streamed."""
     if not dataset.spec.labels.size:
         raise ValueError(f"{dataset.spec.name} has no words; a classifier needs labelled pictures")
     if not isinstance(dataset.images, np.ndarray):
@@ -177,10 +165,7 @@ def accuracy(classifier: Classifier, dataset: Dataset, positions: np.ndarray) ->
 
 
 def loss(logits: Float[Array, "n words"], labels: Int[Array, "n words"], classifier: Classifier) -> Float[Array, " n"]:
-    """-log p(label): a softmax over each Categorical, a sigmoid for each flag; "no word of the group" has logit 0.
-
-    That choice is left out of groups that are not `optional`. Labels are complete, +1 or -1.
-    """
+    """-log p(complete label): softmax over a Categorical, where `optional` with logit 0 for none; sigmoid of a flag."""
     total = -jnp.sum(logits * (labels > 0), axis=1)
     for group, optional in zip(classifier.space.groups, classifier.optional, strict=True):
         mine = logits[:, classifier.space.slice_of(group.name)]
@@ -191,13 +176,9 @@ def loss(logits: Float[Array, "n words"], labels: Int[Array, "n words"], classif
     return total
 
 
-def _path(dataset: Dataset, root: str, seed: int) -> Path:
-    return Path(root, "cache", f"classifier-{dataset.fingerprint[:16]}-{seed}")
-
-
-def _key(dataset: Dataset, seed: int) -> dict[str, Any]:
-    settings = Settings()._asdict()
-    return {"version": VERSION, "fingerprint": dataset.fingerprint, "seed": seed, "settings": settings}
+def _place(dataset: Dataset, root: str, seed: int) -> tuple[Path, dict[str, Any]]:
+    key = {"version": VERSION, "fingerprint": dataset.fingerprint, "seed": seed, "settings": Settings()._asdict()}
+    return Path(root, "cache", f"classifier-{dataset.fingerprint[:16]}-{seed}"), key
 
 
 def _net(classifier: Classifier) -> Net:
@@ -206,8 +187,7 @@ def _net(classifier: Classifier) -> Net:
 
 def _batches(labels: Int8[np.ndarray, "n words"], seed: int, settings: Settings) -> Int[np.ndarray, "steps batch"]:
     """Draw the training pictures of each step, one more often by 1 / sqrt(frequency) of its rarest word."""
-    frequency = (labels > 0).mean(axis=0)
-    odds = np.where(labels > 0, frequency, 1.0).min(axis=1) ** -0.5
+    odds = np.where(labels > 0, (labels > 0).mean(axis=0), 1.0).min(axis=1) ** -0.5
     return np.random.default_rng(seed).choice(len(labels), (settings.steps, settings.batch), p=odds / odds.sum())
 
 
@@ -245,27 +225,26 @@ def _moved(key: Array, picture: UInt8[Array, "h w 1"]) -> Float[Array, "h w 1"]:
     return values.reshape(picture.shape)
 
 
-def _run(classifier: Classifier, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _run(classifier: Classifier, pictures: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return features and logits, batch after batch of one size."""
     if pictures.dtype != np.uint8 or pictures.shape[1:] != classifier.shape:
-        said, wanted = [*pictures.shape], ", ".join(map(str, classifier.shape))
+        said, wanted = list(pictures.shape), ", ".join(map(str, classifier.shape))
         raise ValueError(f"the pictures are {pictures.dtype} {said}; this classifier reads uint8 [n, {wanted}]")
     batches = max(1, -(-len(pictures) // BATCH))
     padded = np.zeros((batches, BATCH, *classifier.shape), np.uint8)
     padded.reshape(-1, *classifier.shape)[: len(pictures)] = pictures
     done = [_forward(_net(classifier), classifier.params, part, classifier.palette) for part in padded]
-    found, logits = (np.concatenate([np.asarray(one) for one in parts]) for parts in zip(*done, strict=True))
-    return found[: len(pictures)], logits[: len(pictures)]
+    return tuple(np.concatenate(parts)[: len(pictures)] for parts in zip(*done, strict=True))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(net: Net, params: Params, pictures: Array, palette: Array | None) -> Any:
-    seen = pictures if palette is None else jax.lax.map(functools.partial(_nearest, palette), pictures)
-    return net.apply({"params": params}, seen)
+    if palette is not None:
+        pictures = jax.lax.map(functools.partial(_nearest, palette.astype(jnp.float32)), pictures)
+    return net.apply({"params": params}, pictures)
 
 
-def _nearest(palette: UInt8[Array, "k c"], picture: UInt8[Array, "h w c"]) -> Int[Array, "h w"]:
-    """Return the index of the palette's nearest colour p: the least |p|^2 - 2 p.x, whole numbers that float32 holds."""
-    colours = palette.astype(jnp.float32)
-    cross = jnp.tensordot(picture.astype(jnp.float32), colours.T, 1)  # [h, w, k]
-    return jnp.argmin(jnp.square(colours).sum(axis=1).reshape(1, 1, -1) - 2 * cross, axis=-1)
+def _nearest(p: Float[Array, "k c"], picture: UInt8[Array, "h w c"]) -> Int[Array, "h w"]:
+    """Return the index of the colour p nearest to each pixel x: the least |p|^2 - 2 p.x, exact in float32."""
+    cross = jnp.tensordot(picture.astype(jnp.float32), p.T, 1)  # [h, w, k]
+    return jnp.argmin(jnp.square(p).sum(axis=1).reshape(1, 1, -1) - 2 * cross, axis=-1)
