@@ -43,7 +43,7 @@ class Settings(NamedTuple):
 
 
 class Classifier(NamedTuple):
-    """A net for pictures of `shape` (h, w, c) and a uint8 `palette` [k, c] or None; `optional` [groups]: may be none."""
+    """A net for pictures of `shape` (h, w, c), in a uint8 `palette` [k, c] or None; `optional`: can a group be absent?"""
 
     params: Params
     space: LabelSpace
