@@ -173,7 +173,21 @@ def test_pictures_move_a_little_and_each_otherwise():
     at = np.stack([(moved.sum(axis=axis) * np.arange(28)).sum(axis=1) / mass for axis in (2, 1)], axis=1) - 13.5
     assert np.abs(at).max() < 28 * classifier.SHIFT * 1.5 and at.std(axis=0).min() > 0.5  # pixels off the middle
     assert np.abs(at.mean(axis=0)).max() < 0.5
-    assert 0.6 < mass.min() / picture.sum() < mass.max() / picture.sum() < 1.7
+    assert 0.6 < mass.min() / picture.sum() < 0.9 and 1.1 < mass.max() / picture.sum() < 1.7  # wider, narrower
+
+
+def test_dropout_acts_in_training_alone(monkeypatch):
+    seen = []
+    call = classifier.Net.__call__
+    monkeypatch.setattr(classifier.Net, "__call__", lambda net, x, rate=0.0: seen.append(rate) or call(net, x, rate))
+    data = toy()
+    found = classifier.of(data, classifier.fit(data, settings=SHORT))
+    assert seen[-1] == SHORT.dropout > 0
+    net, key = classifier.Net(SPACE.size, len(PALETTE)), {"dropout": jax.random.key(0)}
+    plain, dropped = (net.apply({"params": found.params}, data.images, rate, rngs=key)[0] for rate in (0.0, 0.9))
+    assert not np.allclose(plain, dropped)
+    np.testing.assert_allclose(classifier.features(found, data.pixels(np.arange(32))), plain, rtol=1e-5, atol=1e-5)
+    assert seen[-1] == 0
 
 
 def test_a_large_picture_is_halved_until_the_dense_layer_can_see_it():

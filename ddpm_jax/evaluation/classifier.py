@@ -43,7 +43,10 @@ class Settings(NamedTuple):
 
 
 class Classifier(NamedTuple):
-    """A net for pictures of `shape` (h, w, c), in a uint8 `palette` [k, c] or None; `optional`: can a group be absent?"""
+    """A trained net for pictures of `shape` (h, w, c), whose colours are a uint8 `palette` [k, c] or None.
+
+    `optional` [groups] says of which groups a picture may have no word.
+    """
 
     params: Params
     space: LabelSpace
