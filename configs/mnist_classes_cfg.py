@@ -4,7 +4,8 @@ Run it:
 
     python -m ddpm_jax.main --config=configs/mnist_classes_cfg.py --workdir=workdir/mnist_classes
 
-177 images/s on 2 CPU cores (median of a 40-step trial, learning); not trained to the end yet.
+22 minutes on 2 CPU cores (290 images/s, when alone). Our classifier then read 99.61 % of 10,000 digits as asked (EMA, seed
+0, the sampling below). Every figure: docs/results/mnist_classes.md.
 """
 
 from ml_collections import ConfigDict
@@ -21,6 +22,7 @@ def get_config() -> ConfigDict:
     config.net.attention = (7,)
     config.net.head_channels = 0
     config.loss.target = "v"
+    config.train.steps = 6_000
     config.sampling.steps = 20
     config.sampling.guidance = 1.5
     return config
