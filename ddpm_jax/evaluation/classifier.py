@@ -43,10 +43,7 @@ class Settings(NamedTuple):
 
 
 class Classifier(NamedTuple):
-    """A trained net for pictures of `shape` (h, w, c), whose colours are a uint8 `palette` [k, c] or None.
-
-    `optional` [groups] says of which groups a picture may have no word.
-    """
+    """A trained net: `shape` (h, w, c), `palette` uint8 [k, c] or None, `optional` [groups]: may none of it be shown?"""
 
     params: Params
     space: LabelSpace
