@@ -43,7 +43,7 @@ class Settings(NamedTuple):
 
 
 class Classifier(NamedTuple):
-    """A trained net: `shape` (h, w, c), `palette` uint8 [k, c] or None, `optional` [groups]: may none of it be shown?"""
+    """A net: `shape` (h, w, c), `palette` uint8 [k, c] or None, `optional` [groups]: may none of it be there?"""
 
     params: Params
     space: LabelSpace
