@@ -89,7 +89,9 @@ def build(config: ConfigDict) -> train.Run:
     feed, advance = (resident_steps if storage == "device" else streamed_steps)(parts)
     seen = pairs_seen(dataset.labels[dataset.train])
     meta = {"config": values, "spec": dataset.spec.to_json(), "fingerprint": dataset.fingerprint, "pairs_seen": seen}
-    asked, read = requests.settle({}, values["sampling"]), judge.reader(dataset, values["data"]["root"])
+    asked = requests.settle({}, values["sampling"])
+    # Only exact match counts words, so for other data none is read, and the judge's data need no loading.
+    read = judge.reader(dataset, values["data"]["root"]) if exact.determined(dataset) else None
     made = hooks.make(built, dataset, parts.key, over, log=log, asked=asked, read=read)
     check_best(values["checkpoint"]["best_metric"], dataset)
     return train.Run(
