@@ -8,6 +8,7 @@ import numpy as np
 from ddpm_jax import images
 from ddpm_jax.evaluation import attributes, judge, verifier
 from ddpm_jax.evaluation.bench import Bench
+from ddpm_jax.labels import LabelSpace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,19 +43,22 @@ def failures(bench: Bench, path: Path) -> int:
         return 0
     marked = np.where(wrong[..., None], np.asarray(WRONG, np.uint8), real // 2)
     triples = np.stack([drawn[shown], real[shown], marked[shown]], axis=1)
-    names = [_complaint(bench, asked[i], drawn[i], wrong[i]) for i in shown]
+    # A picture of failures is no reason to train a classifier: it names words where one is at hand.
+    who = bench.judge if judge.reader(bench.data, bench.root) else None
+    names = [_complaint(who, bench.data.spec.labels, asked[i], drawn[i], wrong[i]) for i in shown]
     images.write_png(images.attribute_grid(triples, names, ["drawn", "real", "wrong"], scale=4), path)
     return len(failed)
 
 
-def _complaint(bench: Bench, asked: np.ndarray, drawn: np.ndarray, wrong: np.ndarray) -> str:
+def _complaint(
+    who: judge.Judge | None, space: LabelSpace, asked: np.ndarray, drawn: np.ndarray, wrong: np.ndarray
+) -> str:
     """Return the words of a label, and what is wrong: words that are read otherwise, else the word whose pixels are."""
-    space = bench.data.spec.labels
     named: list[str] = []
-    if judge.reader(bench.data, bench.root) and bench.judge:  # for this alone no classifier is trained
-        named = attributes.differences(space, asked, bench.judge.read(drawn[None])[0])
-        if not named and bench.judge.render:
-            named = [f"in {verifier.blame(bench.judge.render, space, asked, wrong) or 'no word'}"]
+    if who:
+        named = attributes.differences(space, asked, who.read(drawn[None])[0])
+        if not named and who.render:
+            named = [f"in {verifier.blame(who.render, space, asked, wrong) or 'no word'}"]
     return f"{space.format(asked, complete=True)} | {', '.join([f'{wrong.sum()} px', *named[:3]])}"
 
 
