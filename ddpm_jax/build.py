@@ -90,10 +90,11 @@ def build(config: ConfigDict) -> train.Run:
     seen = pairs_seen(dataset.labels[dataset.train])
     meta = {"config": values, "spec": dataset.spec.to_json(), "fingerprint": dataset.fingerprint, "pairs_seen": seen}
     asked = requests.settle({}, values["sampling"])
+    countable = bool(dataset.heldout.size) and exact.determined(dataset)
+    check_best(values["checkpoint"]["best_metric"], countable)
     # Only exact match counts words, so for other data none is read, and the judge's data need no loading.
-    read = judge.reader(dataset, values["data"]["root"]) if exact.determined(dataset) else None
-    made = hooks.make(built, dataset, parts.key, over, log=log, asked=asked, read=read)
-    check_best(values["checkpoint"]["best_metric"], dataset)
+    read = judge.reader(dataset, values["data"]["root"]) if countable else None
+    made = hooks.make(built, dataset, parts.key, over, log=log, asked=asked, countable=countable, read=read)
     return train.Run(
         meta=meta,
         check_resume=functools.partial(settings.check_resume, meta),
@@ -117,9 +118,9 @@ def check_parts(plan: train.Plan, devices: int) -> None:
         raise runtime.BadInput(f"{what}{error}") from error
 
 
-def check_best(metric: str, dataset: Dataset) -> None:
-    """Raise BadInput for a best metric that is never measured."""
-    if metric == "-eval/exact" and not (dataset.heldout.size and exact.determined(dataset)):
+def check_best(metric: str, countable: bool) -> None:
+    """Raise BadInput for a best metric that is never measured; `countable` says that exact match is."""
+    if metric == "-eval/exact" and not countable:
         raise runtime.BadInput(
             "checkpoint.best_metric '-eval/exact' needs held-out pictures that their labels determine; use eval/loss"
         )

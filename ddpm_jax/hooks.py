@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from ddpm_jax import engine, model, requests, runtime, step, train
 from ddpm_jax.datasets.spec import Dataset
-from ddpm_jax.evaluation import exact, subject
+from ddpm_jax.evaluation import subject
 from ddpm_jax.state import TrainState
 
 # Held-out images whose loss is measured, whose labels must be drawn exactly, and whose labels are pictured.
@@ -26,11 +26,13 @@ def make(
     *,
     log: train.Log,
     asked: requests.Settings,
-    read: Callable[[np.ndarray], np.ndarray] | None = None,
+    countable: bool,
+    read: Callable[[np.ndarray], np.ndarray] | None,
 ) -> tuple[train.Hook, ...]:
     """Return the hooks of a run, on some of its held-out images (training images where none are held out).
 
-    `read` turns pictures into complete labels; without it no words are counted.
+    Exact match is measured where it is `countable`: pictures are held out, and their labels determine them (see
+    `exact.determined`). `read` turns pictures into complete labels; without it no words are counted.
     """
     if not dataset.heldout.size:
         logging.warning("nothing is held out: eval/loss is measured on training images")
@@ -51,7 +53,7 @@ def make(
         return {}, {"samples": drawn.draw(engine.Nets(now.ema), guide, drawn.noise(at), at, rows)}
 
     made = train.Hook(log.eval_every, measure_loss), train.Hook(log.sample_every, measure_samples)
-    if not (dataset.heldout.size and exact.determined(dataset)):
+    if not countable:
         return made
     chosen = np.random.default_rng(0).choice(dataset.heldout, min(DRAWN, len(dataset.heldout)), replace=False)
     measure_exact = functools.partial(exact_match, drawn, dataset, chosen, asked, read)
