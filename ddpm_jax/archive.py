@@ -14,8 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
 import numpy as np
 from absl import logging
 
@@ -160,7 +159,7 @@ def _check_claims(path: pathlib.Path, checksums: Any) -> None:
         for name, entry in checksums.items():
             if not _NAME.fullmatch(name) or not all(type(n) is int and n >= 0 for n in entry["shape"]):
                 raise ValueError(f"{name[:80]!r} of shape {str(entry['shape'])[:80]}")
-            claimed += math.prod(entry["shape"]) * jnp.dtype(entry["dtype"]).itemsize
+            claimed += math.prod(entry["shape"]) * np.dtype(entry["dtype"]).itemsize
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{path} describes an illegal array ({first_line(error)})") from error
     held = sum(file.stat().st_size for file in (path / "state").rglob("*") if file.is_file())
@@ -170,6 +169,8 @@ def _check_claims(path: pathlib.Path, checksums: Any) -> None:
 
 def by_name(tree: Any) -> dict[str, Any]:
     """Flatten to names like `params/conv/kernel`: NamedTuples, dicts and tuples look alike on disk and on return."""
+    import jax
+
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 

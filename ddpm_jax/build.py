@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import (
     checkpoint,
     datasets,
+    devices,
     hooks,
     losses,
     model,
@@ -71,7 +72,7 @@ def make_data(*, storage: str, **section: Any) -> tuple[Dataset, str]:
 def build(config: ConfigDict) -> train.Run:
     """Return the run that a configuration describes. Raises BadInput or ValueError, in a sentence, where it cannot be.
 
-    `jax` devices must be set up before (`runtime.configure_devices`): arrays are placed on the mesh here.
+    `jax` devices must be set up before (`devices.configure`): arrays are placed on the mesh here.
     """
     settings.check(config)
     values = jsonable(config.to_dict())
@@ -80,7 +81,7 @@ def build(config: ConfigDict) -> train.Run:
     if masks.none == 1:  # no word is ever shown: the model has none, rather than some that mean nothing
         dataset = without_labels(dataset)
     built, plan, log = make_model(values, dataset.spec), train.Plan(**values["train"]), train.Log(**values["log"])
-    over = runtime.mesh()
+    over = devices.mesh()
     check_parts(plan, over.size)
     optimizer = step.make_optimizer(**values["optimizer"])
     key = jax.random.key(values["seed"])
@@ -99,7 +100,7 @@ def build(config: ConfigDict) -> train.Run:
         meta=meta,
         check_resume=functools.partial(settings.check_resume, meta),
         init=functools.partial(fine_tuned, built, fresh, values["init_from"]) if values["init_from"] else fresh,
-        abstract=runtime.placed(jax.eval_shape(fresh, 1), runtime.replicate(over)),
+        abstract=devices.placed(jax.eval_shape(fresh, 1), devices.replicate(over)),
         feed=feed,
         advance=advance,
         hooks=made,
@@ -109,10 +110,10 @@ def build(config: ConfigDict) -> train.Run:
     )
 
 
-def check_parts(plan: train.Plan, devices: int) -> None:
+def check_parts(plan: train.Plan, count: int) -> None:
     """Raise BadInput unless each part of a batch divides over the devices."""
     try:
-        runtime.check_batch(plan.batch_size // plan.accumulate, devices)
+        devices.check_batch(plan.batch_size // plan.accumulate, count)
     except runtime.BadInput as error:
         what = f"of {plan.batch_size} images in {plan.accumulate} parts, each part: " if plan.accumulate > 1 else ""
         raise runtime.BadInput(f"{what}{error}") from error
@@ -155,7 +156,7 @@ def make_init(
 ) -> Callable[[int], state.TrainState]:
     """Return the function from the total number of steps to the first state, replicated over the mesh."""
 
-    @functools.partial(jax.jit, out_shardings=runtime.replicate(over))
+    @functools.partial(jax.jit, out_shardings=devices.replicate(over))
     def fresh(total: jax.Array) -> state.TrainState:
         return state.init(built.init(key), optimizer.transform, total)
 
@@ -189,13 +190,13 @@ def model_path(path_or_name: str | os.PathLike[str]) -> Path:
 def resident_steps(parts: Parts) -> tuple[Any, Any]:
     """Return (feed, advance) for images that lie on the devices and are gathered inside the compiled step."""
     table = pipeline.tables(parts.dataset.labels[parts.dataset.train])
-    arrays = jax.device_put((pipeline.resident(parts.dataset), table), runtime.replicate(parts.over))
-    split = runtime.shard(parts.over)
+    arrays = jax.device_put((pipeline.resident(parts.dataset), table), devices.replicate(parts.over))
+    split = devices.shard(parts.over)
 
     def one(now: state.TrainState, arrays: Any) -> tuple[state.TrainState, dict[str, jax.Array]]:
         images, table = arrays
         # The plan is small: made whole on every device, its loop needs no word from the others.
-        plan = jax.lax.with_sharding_constraint(parts.planner(table, now.step), runtime.replicate(parts.over))
+        plan = jax.lax.with_sharding_constraint(parts.planner(table, now.step), devices.replicate(parts.over))
         batch = jax.lax.with_sharding_constraint(pipeline.gather(images, *plan), split)
         return parts.step(now, batch)
 
@@ -224,7 +225,7 @@ def streamed_steps(parts: Parts) -> tuple[Any, Any]:
 
     def feed(start: int, stop: int) -> Iterator[pipeline.Batch]:
         planner = functools.partial(compiled, table)
-        return pipeline.stream(parts.dataset, planner, start, stop, runtime.shard(parts.over))
+        return pipeline.stream(parts.dataset, planner, start, stop, devices.shard(parts.over))
 
     return feed, advance
 

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from ddpm_jax import engine, model, requests, runtime, step, train
+from ddpm_jax import devices, engine, model, requests, step, train
 from ddpm_jax.datasets.spec import Dataset
 from ddpm_jax.evaluation import subject
 from ddpm_jax.state import TrainState
@@ -39,7 +39,7 @@ def make(
     chosen = (dataset.heldout if dataset.heldout.size else dataset.train)[:EVALUATED]
     batch = dataset.images[chosen], dataset.labels[chosen]
     # What does not divide over the devices lies whole on each.
-    batch = jax.device_put(batch, runtime.replicate(over) if len(chosen) % over.size else runtime.shard(over))
+    batch = jax.device_put(batch, devices.replicate(over) if len(chosen) % over.size else devices.shard(over))
     evaluate = jax.jit(functools.partial(step.eval_step, loss=built.eval_loss))
 
     def measure_loss(now: TrainState) -> tuple[dict[str, float], dict[str, Any]]:

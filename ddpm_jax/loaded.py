@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from ddpm_jax import build, checkpoint, engine, images, model, requests, runtime
+from ddpm_jax import build, checkpoint, devices, engine, images, model, requests
 from ddpm_jax.datasets.spec import Spec, unseen_pairs
 from ddpm_jax.guidance import Guidance
 from ddpm_jax.labels import Label
@@ -30,8 +30,8 @@ class Loaded:
         self.meta = checkpoint.read_meta(path)
         self.spec = Spec.from_json(self.meta["spec"])
         arrays = checkpoint.load_arrays(path, "ema" if which == "ema" else "params")
-        over = runtime.mesh()
-        self.params: Any = jax.device_put(arrays, runtime.replicate(over))
+        over = devices.mesh()
+        self.params: Any = jax.device_put(arrays, devices.replicate(over))
         self.model = build.make_model(self.meta["config"], self.spec)
         self.defaults: dict[str, Any] = self.meta["config"]["sampling"]
         self.engine = engine.Engine(self.model, over)

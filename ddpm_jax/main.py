@@ -16,7 +16,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ddpm_jax import build, configs, runtime, settings, train
+from ddpm_jax import build, configs, devices, runtime, settings, train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, or the name of a shipped one: punks_cfg.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything the run writes goes.")
@@ -32,8 +32,8 @@ def main(argv: list[str]) -> None:
         raise runtime.BadInput("--workdir is empty; name a directory, as in --workdir=workdir/punks")
     config = CONFIG.value
     settings.check(config)
-    runtime.configure_devices(config.train.batch_size // config.train.accumulate, config.runtime.devices)
-    runtime.keep_compiled(config.runtime.cache)
+    devices.configure(config.train.batch_size // config.train.accumulate, config.runtime.devices)
+    devices.keep_compiled(config.runtime.cache)
     logging.info("devices: %d %s", *_devices())
     try:
         train.train(_built(), workdir)

@@ -1,4 +1,4 @@
-"""What a run owes the machine it runs on: exit codes, devices, one writer a workdir, signals, a progress file."""
+"""What a run owes the machine it runs on: exit codes, one writer a workdir, signals, a progress file."""
 
 import contextlib
 import dataclasses
@@ -8,22 +8,18 @@ import math
 import os
 import pathlib
 import signal
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 from absl import logging
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ddpm_jax import processes
 
 PROGRESS = "progress.json"
 LOCK = "lock.json"
-MAX_CPU_DEVICES = 8
 
 
 class Exit(enum.IntEnum):
@@ -80,75 +76,6 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return found
-
-
-def check_batch(batch_size: int, devices: int) -> None:
-    """Refuse a global batch that does not divide evenly over the devices; the sentence names the nearest that do."""
-    if batch_size > 0 and batch_size % devices == 0:
-        return
-    below = batch_size // devices * devices
-    nearest = f"{below} or {below + devices}" if below > 0 else f"{devices}"
-    raise BadInput(f"batch_size {batch_size} is not divisible by {devices} devices; try {nearest}")
-
-
-def cpu_devices(batch_size: int, cores: int) -> int:
-    """Return the largest divisor of the batch that is at most the core count and at most 8."""
-    most = max(1, min(cores, MAX_CPU_DEVICES, batch_size))
-    return max(n for n in range(1, most + 1) if batch_size % n == 0)
-
-
-def configure_devices(batch_size: int, wanted: int = 0) -> None:
-    """Give the CPU backend several virtual devices; call it in `main`, before anything asks jax for a device.
-
-    XLA:CPU runs a convolution on one core per device, so one device leaves the other cores idle. `wanted` 0 picks
-    `cpu_devices`, unless JAX_NUM_CPU_DEVICES or XLA_FLAGS already say how many. Accelerators are not affected.
-    """
-    if wanted < 0:
-        raise BadInput(f"devices {wanted} is negative; 0 chooses automatically")
-    forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not wanted and (forced or "JAX_NUM_CPU_DEVICES" in os.environ):
-        return
-    count = wanted or cpu_devices(batch_size, _cores())
-    check_batch(batch_size, count)
-    try:
-        jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError as error:
-        raise BadInput(
-            f"{count} devices were asked for after jax had started; ask before the first jax call"
-        ) from error
-
-
-def keep_compiled(folder: str) -> None:
-    """Keep compiled functions in a folder ("~" is the user's) for later processes; "" keeps none."""
-    if folder:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
-
-
-def _cores() -> int:
-    """Count the cores this process may use: fewer than the machine has, under taskset or a batch scheduler."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def mesh() -> Mesh:
-    """Return the one-axis mesh `data` over all devices of all processes."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-
-
-def shard(over: Mesh) -> NamedSharding:
-    """Split the leading axis over the devices: for batches."""
-    return NamedSharding(over, PartitionSpec("data"))
-
-
-def placed(abstract: Any, sharding: NamedSharding) -> Any:
-    """Return `jax.eval_shape`'s tree with a sharding at each leaf: what a restore must be told."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
-
-
-def replicate(over: Mesh) -> NamedSharding:
-    """Keep a copy on every device: for the state."""
-    return NamedSharding(over, PartitionSpec())
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

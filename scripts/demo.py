@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from ddpm_jax import commands, engine, generator, images, recipes, runtime
+from ddpm_jax import commands, devices, engine, generator, images, recipes, runtime
 from ddpm_jax.datasets import avatars
 
 ROWS = ("Human, Pale", "Human, Dark", "Elf, Tan", "Zombie", "Robot", "Cat")
@@ -33,7 +33,7 @@ def train(workdir: str, minutes: float) -> int:
 
 def show(workdir: str) -> None:
     """Write the grid and the denoising, and print how many cells are right to the pixel."""
-    runtime.configure_devices(engine.BUCKETS[-1])
+    devices.configure(engine.BUCKETS[-1])
     model = generator.load(workdir)
     grid, gif = f"{workdir}/grid.png", f"{workdir}/denoising.gif"
     job = {"kind": "grid", "label": "", "rows": ROWS, "columns": COLUMNS}

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import logging
 
-from ddpm_jax import commands, engine, generator, judging, runtime
+from ddpm_jax import commands, devices, engine, generator, judging, runtime
 from ddpm_jax.evaluation import benchmark, judge
 
 MODELS = ("metrics", "sampler", "steps", "times", "guidance", "raw", "share")  # flags that only a checkpoint has
@@ -55,7 +55,7 @@ def make(argv: list[str] | None) -> None:
     for path in (out, out.with_suffix(".md")):
         commands.refuse_existing(path, args.force)
     logging.set_verbosity(logging.ERROR)  # that words of a held-out label were never seen together is no news here
-    runtime.configure_devices(engine.BUCKETS[-1])
+    devices.configure(engine.BUCKETS[-1])
     if args.checkpoint:
         how = {key: getattr(args, key) for key in ("sampler", "steps", "times", "guidance")}
         model = generator.load(args.checkpoint, "raw" if args.raw else "ema")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ddpm_jax import commands, engine, generator, images, orders, recipes, runtime, streaming
+from ddpm_jax import commands, devices, engine, generator, images, orders, recipes, runtime, streaming
 
 
 def make(argv: list[str] | None) -> None:
@@ -54,9 +54,9 @@ def make(argv: list[str] | None) -> None:
 
 def load(args: argparse.Namespace) -> generator.Generator:
     """Return the generator, with the compilation cache that its configuration names."""
-    runtime.configure_devices(engine.BUCKETS[-1])
+    devices.configure(engine.BUCKETS[-1])
     model = generator.load(args.checkpoint, "raw" if args.raw else "ema")
-    runtime.keep_compiled(model.meta["config"]["runtime"]["cache"])
+    devices.keep_compiled(model.meta["config"]["runtime"]["cache"])
     return model.led_away_from(generator.load(args.away_from, model.which)) if args.away_from else model
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ddpm_jax import archive, checkpoint, runtime
+from ddpm_jax import archive, checkpoint, devices, runtime
 
 
 class State(NamedTuple):
@@ -32,7 +32,7 @@ def make_state(step: int, features: int = 8) -> State:
     params = {"conv": {"kernel": rng.normal(size=(3, 3, 4, features)).astype("f"), "bias": np.zeros(features, "f")}}
     ema = jax.tree.map(lambda p: 0.5 * p, params)
     moments = (np.int32(step), jax.tree.map(lambda p: jnp.asarray(p * p, jnp.bfloat16), params), ())
-    return jax.device_put(State(np.int32(step), params, ema, moments), runtime.replicate(runtime.mesh()))
+    return jax.device_put(State(np.int32(step), params, ema, moments), devices.replicate(devices.mesh()))
 
 
 def abstract(state: Any) -> Any:
@@ -84,7 +84,7 @@ def test_what_is_restored_is_what_was_saved(saves: checkpoint.Checkpointer) -> N
 
 
 def test_restored_arrays_lie_where_they_are_asked_to(saves: checkpoint.Checkpointer) -> None:
-    split = jax.NamedSharding(runtime.mesh(), PartitionSpec(None, None, None, "data"))
+    split = jax.NamedSharding(devices.mesh(), PartitionSpec(None, None, None, "data"))
     wanted = abstract(make_state(20))
     wanted.params["conv"]["kernel"] = jax.ShapeDtypeStruct((3, 3, 4, 8), jnp.float32, sharding=split)
     state, _ = saves.restore(20, wanted)

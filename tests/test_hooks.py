@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import tiny_config
 
-from ddpm_jax import build, checkpoint, engine, generator, hooks, metrics, runtime, train
+from ddpm_jax import build, checkpoint, devices, engine, generator, hooks, metrics, runtime, train
 from ddpm_jax.configs import punks_cfg
 from ddpm_jax.evaluation import classifier, judge
 
@@ -33,7 +33,7 @@ def test_exact_match_and_words_are_those_of_the_pictures_that_load_would_make(mo
     real = data.pixels(chosen)
     asked = loaded.settings()
 
-    drawn = engine.Engine(loaded.model, runtime.mesh())
+    drawn = engine.Engine(loaded.model, devices.mesh())
     half = real.copy()
     half[6:, 2, 3] ^= 255  # exact but for a pixel
     monkeypatch.setattr(drawn, "draw", lambda *_: half)

@@ -27,7 +27,7 @@ L1 = {"nets"}
 L2 = {"datasets", "pipeline"}
 L3 = {"model", "state", "step", "engine", "requests"}
 BELOW_L4 = L0 | L1 | L2 | L3
-FILES_OF_L4 = set("checkpoint archive metrics events images runtime processes journal train".split())
+FILES_OF_L4 = set("checkpoint archive metrics events images runtime devices processes journal train".split())
 L4 = FILES_OF_L4 | {"evaluation"}
 L5 = set("settings hooks build loaded generator recipes streaming orders commands export judging topology".split())
 SCRIPTS = "demo prepare_data sample evaluate benchmark check export dashboard"
@@ -53,10 +53,10 @@ TABLE = [
     Row("requests", PURE | NUMERIC | L0),
     Row("engine", PURE | NUMERIC | L0 | {"model", "requests"}),
     Row("state step", PURE | NUMERIC | L0 | {"optax"}),
-    Row("checkpoint archive", EFFECTS | {"etils", "orbax", "tensorstore"}),
+    Row("checkpoint archive", EFFECTS | {"etils", "ml_dtypes", "orbax", "tensorstore"}),
     Row("metrics events", EFFECTS | {"clu", "tensorboard"}),
     Row("images", EFFECTS | {"PIL"}),
-    Row("runtime processes journal train", EFFECTS),
+    Row("runtime devices processes journal train", EFFECTS),
     Row("evaluation/", EFFECTS | {"PIL", "flax.linen", "optax", "tqdm", "matplotlib"}),
     Row("hooks", EFFECTS | {"evaluation"}),
     Row("settings build", EFFECTS | {"hooks"} | {"configs", "evaluation", "ml_collections", "optax"}),
@@ -75,6 +75,7 @@ TABLE = [
             "ml_collections.config_flags",
             "configs",
             "settings",
+            "devices",
             "runtime",
             "processes",
             "build",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax import labels, masking, pipeline, runtime
+from ddpm_jax import devices, labels, masking, pipeline
 from ddpm_jax.datasets import spec
 
 SPACE = labels.LabelSpace((labels.Categorical("kind", ("Cat", "Dog", "Bird")), labels.Flags("has", ("Hat", "Pipe"))))
@@ -109,7 +109,7 @@ def test_streamed_batches_are_the_resident_ones():
     label = examples()
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3)).astype(np.uint8)
     data = dataset(images, label)
-    plan, split = planner(label[data.train], 8), runtime.shard(runtime.mesh())
+    plan, split = planner(label[data.train], 8), devices.shard(devices.mesh())
     streamed = list(pipeline.stream(data, lambda step: plan(step=jnp.int32(step)), 3, 9, split))
     assert len(streamed) == 6
     resident = jnp.asarray(pipeline.resident(data))
@@ -124,7 +124,7 @@ def test_a_stream_reads_ahead_a_little_and_passes_errors_on():
     about = spec.Spec("made", (2, 2, 1), SPACE)
     data = spec.Dataset(about, source, label, np.arange(50), np.arange(50), np.arange(0), "")
     plan = planner(label, 4)
-    stream = pipeline.stream(data, lambda step: plan(step=jnp.int32(step)), 0, 100, runtime.shard(runtime.mesh()))
+    stream = pipeline.stream(data, lambda step: plan(step=jnp.int32(step)), 0, 100, devices.shard(devices.mesh()))
     next(stream)
     assert source.reads <= pipeline.AHEAD + 1
     source.images = None

@@ -1,4 +1,4 @@
-"""Facts about runs as processes: exit codes, devices, the lock of a workdir, signals and the progress file."""
+"""Facts about runs as processes: exit codes, the lock of a workdir, signals and the progress file."""
 
 import json
 import os
@@ -10,8 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 
 from ddpm_jax import processes, runtime
@@ -24,70 +22,6 @@ def test_each_failure_has_the_exit_code_of_its_kind() -> None:
     assert [kind("why").code for kind in kinds] == [65, 69, 70, 74, 75]
     assert (runtime.Exit.DONE, runtime.Failure("why").code) == (0, 1)
     assert issubclass(runtime.BadInput, ValueError)
-
-
-@pytest.mark.parametrize(("batch", "devices"), [(96, 8), (1, 1), (7, 7)])
-def test_a_batch_that_divides_is_accepted(batch: int, devices: int) -> None:
-    runtime.check_batch(batch, devices)
-
-
-@pytest.mark.parametrize(
-    ("batch", "devices", "nearest"), [(100, 8, "96 or 104"), (3, 8, "8"), (0, 2, "2"), (-5, 4, "4"), (9, 2, "8 or 10")]
-)
-def test_a_batch_that_does_not_divide_is_refused_with_the_nearest(batch: int, devices: int, nearest: str) -> None:
-    sentence = f"^batch_size {batch} is not divisible by {devices} devices; try {nearest}$"
-    with pytest.raises(runtime.BadInput, match=sentence):
-        runtime.check_batch(batch, devices)
-
-
-@pytest.mark.parametrize(
-    ("batch", "cores", "devices"), [(128, 2, 2), (128, 64, 8), (100, 8, 5), (7, 4, 1), (1, 8, 1), (9, 4, 3)]
-)
-def test_the_automatic_device_count_is_the_largest_divisor(batch: int, cores: int, devices: int) -> None:
-    assert runtime.cpu_devices(batch, cores) == devices
-
-
-def test_devices_are_configured_before_jax_starts() -> None:
-    source = "from ddpm_jax import runtime; runtime.configure_devices(12, 6); import jax; print(jax.device_count())"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env=environment)
-    assert ran.stdout.strip() == "6", ran.stderr
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("JAX_NUM_CPU_DEVICES", "3"), ("XLA_FLAGS", "--xla_force_host_platform_device_count=4")]
-)
-def test_devices_configured_from_outside_are_left_alone(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
-    found: list[object] = []
-    monkeypatch.setattr(jax.config, "update", lambda *setting: found.append(setting))
-    runtime.configure_devices(12)
-    assert found == [("jax_num_cpu_devices", runtime.cpu_devices(12, runtime._cores()))]
-    monkeypatch.setenv(name, value)
-    runtime.configure_devices(12)
-    assert len(found) == 1
-
-
-def test_devices_asked_for_too_late_are_refused() -> None:
-    jax.device_count()
-    with pytest.raises(runtime.BadInput, match="3 devices were asked for after jax had started"):
-        runtime.configure_devices(9, 3)
-
-
-@pytest.mark.parametrize(("batch", "wanted", "sentence"), [(9, 2, "try 8 or 10"), (9, -1, "devices -1 is negative")])
-def test_impossible_device_counts_are_refused(batch: int, wanted: int, sentence: str) -> None:
-    with pytest.raises(runtime.BadInput, match=sentence):
-        runtime.configure_devices(batch, wanted)
-
-
-def test_the_mesh_has_one_axis_over_all_devices() -> None:
-    over = runtime.mesh()
-    assert (over.axis_names, over.size) == (("data",), jax.device_count())
-    assert set(over.axis_types) == {jax.sharding.AxisType.Auto}
-    batch = jax.device_put(np.arange(8), runtime.shard(over))
-    assert [shard.data.shape for shard in batch.addressable_shards] == [(8 // over.size,)] * over.size
-    assert jax.device_put(np.arange(8), runtime.replicate(over)).is_fully_replicated
 
 
 def test_a_written_file_is_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
