@@ -54,13 +54,22 @@ class Generator(loaded.Loaded):
         return self.snapped(self.render(vectors, at, self.settings(**how)), snap)
 
     def trajectory(
-        self, labels: Labels = None, *, n: int = 1, complete: bool = False, seed: int = 0, **how: Unpack[How]
+        self,
+        labels: Labels = None,
+        *,
+        n: int = 1,
+        complete: bool = False,
+        seed: int = 0,
+        picture: np.ndarray | None = None,
+        strength: float = 1.0,
+        **how: Unpack[How],
     ) -> UInt8[np.ndarray, "n f h w c"]:
-        """Return each evaluation's estimate of the pictures that `sample` makes of the same arguments, in order."""
+        """Return each evaluation's estimate of the pictures that `sample` (with a picture, `edit`) makes, in order."""
         vectors, asked = self.vectors(labels, n=n, complete=complete), self.settings(**how)
         at = engine.places(len(vectors), seed)
-        guide, rows = self.guides(asked, vectors), requests.rows(asked, self.model.schedule)
-        return self.engine.frames(self.nets, guide, self.engine.noise(at), at, rows)
+        start = self.engine.noise(at) if picture is None else self.noised(picture, at, strength)
+        rows = requests.rows(asked, self.model.schedule, start=strength)
+        return self.engine.frames(self.nets, self.guides(asked, vectors), start, at, rows)
 
     def grid(
         self,
@@ -181,10 +190,9 @@ class Generator(loaded.Loaded):
         """
         check_range("strength", strength, 0, 1)
         vectors, asked, at = self.vectors(label, n=n, complete=complete), self.settings(**how), engine.places(n, seed)
-        given = np.repeat(self.fit(picture)[None], n, axis=0)
         if strength == 0:
-            return given
-        start = self.engine.noised(given, at, strength)
+            return np.repeat(self.fit(picture)[None], n, axis=0)
+        start = self.noised(picture, at, strength)
         rows = requests.rows(asked, self.model.schedule, start=strength)
         return self.snapped(self.engine.draw(self.nets, self.guides(asked, vectors), start, at, rows), snap)
 

@@ -111,6 +111,12 @@ class Loaded:
         """Return a picture in the shape of the model's own, uint8 [h, w, c]; see `images.fit`."""
         return images.fit(picture, self.spec.shape, self.spec.background)
 
+    def noised(self, picture: np.ndarray, at: engine.Places, strength: float) -> np.ndarray:
+        """Return a picture (see `fit`) with the noise of the time `strength`, once for each place: [n, h, w, c]."""
+        check_range("strength", strength, 0, 1)
+        given = np.repeat(self.fit(picture)[None], len(at.number), axis=0)
+        return self.engine.noised(given, at, strength)
+
     def recipe(self, **more: Any) -> dict[str, Any]:
         """Return what a picture's file says of its making: the checkpoint's hash, the machine, and `more`.
 

@@ -78,10 +78,7 @@ def edit(
 
     A `sketch` is any drawing of a digit, made one of MNIST's first.
     """
-    if sketch and model.spec.name != "mnist":
-        raise runtime.BadInput(f"a sketch is made a digit of MNIST, and this model draws {model.spec.name}")
-    drawing = unpacked(picture)
-    given = mnist.from_sketch(drawing, model.spec.shape[0]) if sketch else model.fit(drawing)
+    given = _given(model, picture, sketch)
     if not mask:
         made = model.edit(given, label, n=n, **how)
     else:
@@ -90,6 +87,14 @@ def edit(
             raise runtime.BadInput("the mask is all black, so that nothing would be painted")
         made = model.inpaint(given, painted, label, n=n, **how)
     return Drawn(np.concatenate([given[None], made]), 8, ("given", *[""] * n))
+
+
+def _given(model: Generator, picture: str, sketch: bool) -> np.ndarray:
+    """Return the picture that an edit starts from, in the shape of the model's own."""
+    if sketch and model.spec.name != "mnist":
+        raise runtime.BadInput(f"a sketch is made a digit of MNIST, and this model draws {model.spec.name}")
+    drawing = unpacked(picture)
+    return mnist.from_sketch(drawing, model.spec.shape[0]) if sketch else model.fit(drawing)
 
 
 def packed(picture: np.ndarray) -> str:
@@ -109,15 +114,25 @@ def unpacked(text: str) -> np.ndarray:
 
 
 def draw(model: Generator, job: Mapping[str, Any]) -> Drawn:
-    """Return what a job asks for: {"kind": a name of `KINDS`, and the arguments of that function}."""
-    arguments = {key: value for key, value in job.items() if key != "kind"}
+    """Return what a job asks for: {"kind": a name of `KINDS`, and the arguments of that function}.
+
+    "pick" says which one of the pictures is meant, counted from 0: all are made, so that it is the same to the bit.
+    """
+    arguments = {key: value for key, value in job.items() if key not in ("kind", "pick")}
     if job.get("kind") not in KINDS:
         raise runtime.BadInput(f"unknown kind of picture {job.get('kind')!r}; choose one of {', '.join(KINDS)}")
     try:
         inspect.signature(KINDS[job["kind"]]).bind(model, **arguments)
     except TypeError as error:
         raise runtime.BadInput(f"the job is not one for {job['kind']}: {error}") from error
-    return KINDS[job["kind"]](model, **arguments)
+    drawn = KINDS[job["kind"]](model, **arguments)
+    return drawn if job.get("pick") is None else Drawn(_picked(drawn.pictures, job["pick"]))
+
+
+def _picked(pictures: np.ndarray, pick: int) -> np.ndarray:
+    if not 0 <= pick < len(pictures):
+        raise runtime.BadInput(f"pick is {pick}; there are pictures 0 to {len(pictures) - 1}")
+    return pictures[pick : pick + 1]
 
 
 def check_size(model: Generator, job: Mapping[str, Any], scale: int, *, steps: int = 1) -> None:
@@ -134,18 +149,21 @@ def check_size(model: Generator, job: Mapping[str, Any], scale: int, *, steps: i
 
 def frames(model: Generator, job: Mapping[str, Any]) -> tuple[np.ndarray, int]:
     """Return the frames [f, n, h, w, c] of a job's animation, and its columns: the denoising, or the way between."""
-    how = {key: value for key, value in job.items() if key not in ("kind", "label", "n", "rows", "columns", "snap")}
-    if job.get("snap"):
-        raise runtime.BadInput("an animation is not snapped to the palette; leave out --snap")
+    named = ("kind", "label", "n", "rows", "columns", "snap", "pick", "picture", "sketch", "mask")
+    how = {key: value for key, value in job.items() if key not in named}
+    if job.get("snap") or job.get("mask"):
+        raise runtime.BadInput("an animation is neither snapped to the palette nor masked; leave out --snap and --mask")
     if job["kind"] == "between":
         return draw(model, job).pictures[:, None], 1
-    if job["kind"] == "sheet":
-        made, columns = model.trajectory(job["label"], n=job["n"], **how), 8
-    elif job["kind"] == "grid":
+    if job["kind"] == "grid":
         cells = model.cells([f"{job['label']}, {row}" for row in job["rows"]], job["columns"])
         made, columns = model.trajectory(cells, **how), len(job["columns"])
+    elif job["kind"] in ("sheet", "edit"):
+        given = _given(model, job["picture"], job.get("sketch", False)) if job["kind"] == "edit" else None
+        made, columns = model.trajectory(job["label"], n=job["n"], picture=given, **how), 8
     else:
-        raise runtime.BadInput("an animation shows a sheet, a grid, or the way between two labels; write a .png")
+        raise runtime.BadInput("an animation shows a sheet, an edit, a grid, or the way between two; write a .png")
+    made = made if job.get("pick") is None else _picked(made, job["pick"])
     return np.swapaxes(made, 0, 1), columns
 
 

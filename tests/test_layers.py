@@ -82,11 +82,12 @@ TABLE = [
             "train",
         },
     ),
+    Row("dashboard/worker", EFFECTS | {"evaluation", "build", "configs", "generator", "recipes", "settings"}),
     Row(
         "dashboard/",
         STDLIB
-        | {"labels", "datasets", "metrics", "checkpoint", "evaluation", "generator"}
-        | {"numpy", "PIL", "streamlit", "streamlit_drawable_canvas"},
+        | {"labels", "datasets", "metrics", "archive", "images", "runtime", "processes"}
+        | {"numpy", "pandas", "altair", "psutil", "streamlit", "streamlit_drawable_canvas", "tensorboard"},
     ),
     Row("__init__", STDLIB | {"generator"}),
 ]

@@ -151,6 +151,11 @@ def read(classifier: Classifier, pictures: UInt8[np.ndarray, "n h w c"]) -> Int8
     return np.where(present, np.int8(1), np.int8(-1))
 
 
+def logits(classifier: Classifier, pictures: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n words"]:
+    """Return how likely each word is, as a logit. Raises ValueError for pictures of another kind."""
+    return _run(classifier, pictures)[1]
+
+
 def features(classifier: Classifier, pictures: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n d"]:
     """Return the layer before the logits, d = 128, none negative. Raises ValueError for pictures of another kind."""
     return _run(classifier, pictures)[0]

@@ -1,0 +1,194 @@
+"""Training jobs: processes of their own, one after another, in a queue that outlives the dashboard.
+
+A job is a folder under the workdir root with a run file `job.json`: the configuration's name, what was changed of it,
+and the process that trains it (pid and start time). `python -m ddpm_jax.dashboard.jobs ROOT` is the queue: it starts
+the oldest waiting job, waits for its end, and leaves when none is waiting. Pages write run files and see to it that
+there is a queue.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ddpm_jax import processes, runtime
+from ddpm_jax.processes import Process
+
+FILE, LOG, LOCK, TRASH = "job.json", "job.log", ".queue.json", ".trash"
+POLL_S = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What `job.json` says. state: waiting, started, ended. process: who trains, once started. code: its exit code.
+
+    `ended` without a code: the queue was not there to see the end.
+    """
+
+    config: str
+    changes: dict[str, Any]
+    created: float
+    state: str = "waiting"
+    process: dict[str, Any] | None = None
+    code: int | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs, and is the very process that was started."""
+        process = Process.read(self.process or {})
+        return process is not None and process.alive()
+
+
+def read(folder: pathlib.Path) -> Job | None:
+    """Return the job of a folder; None where the dashboard started none, or its file is illegible."""
+    try:
+        return Job(**json.loads((folder / FILE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def add(root: pathlib.Path, config: str, changes: Mapping[str, Any]) -> pathlib.Path:
+    """Put a job into the queue and return its folder. `config` is a shipped name, `changes` were checked before."""
+    stem = f"{re.sub('[^a-z0-9_]', '', config.removesuffix('_cfg'))}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, copies = root / stem, itertools.count(2)
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            folder = root / f"{stem}-{next(copies)}"
+    _write(folder, Job(config, dict(changes), time.time()))
+    see_to_queue(root)
+    return folder
+
+
+def resume(folder: pathlib.Path, root: pathlib.Path) -> None:
+    """Put a job that has ended into the queue again: it goes on from its newest checkpoint."""
+    job = read(folder)
+    if job and job.state == "ended":
+        _write(folder, dataclasses.replace(job, state="waiting", created=time.time(), process=None, code=None))
+        see_to_queue(root)
+
+
+def stop(folder: pathlib.Path) -> bool:
+    """Ask a job to save and end, or take it out of the queue; False where the dashboard started no such process.
+
+    A pid may belong to another process by now: it is held by a file descriptor while its start time is compared.
+    """
+    job = read(folder)
+    if job is None or job.state == "ended":
+        return False
+    if job.state == "waiting":
+        _write(folder, dataclasses.replace(job, state="ended"))
+        return True
+    return _signal(job, signal.SIGTERM)
+
+
+def delete(folder: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
+    """Move a run into the trash folder of the root and return its place there. Raises BadInput while it runs."""
+    job, holder = read(folder), Process.read(runtime.read_progress(folder))
+    running = (job and job.alive) or (holder and holder.alive() and _holds(folder, holder))
+    if running or (job and job.state == "waiting"):
+        raise runtime.BadInput(f"{folder.name} is running or waiting; stop it first")
+    place = root / TRASH / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    place.parent.mkdir(exist_ok=True)
+    return folder.rename(place)
+
+
+def see_to_queue(root: pathlib.Path) -> None:
+    """Start a queue for the root, in a session of its own; one that is there already makes it leave at once."""
+    command = [sys.executable, "-m", "ddpm_jax.dashboard.jobs", str(root)]
+    null = subprocess.DEVNULL
+    subprocess.Popen(command, stdin=null, stdout=null, stderr=null, start_new_session=True)
+
+
+def run_queue(root: pathlib.Path) -> None:
+    """Run waiting jobs, the oldest first, until there are none; do nothing where another queue serves the root."""
+    while _waiting(root):
+        with processes.hold(root / LOCK) as (mine, _):
+            if not mine:
+                return
+            for folder in iter(lambda: next(iter(_waiting(root)), None), None):
+                _await_others(root)
+                job = read(folder)
+                if job and job.state == "waiting":
+                    _run(folder, job)
+        # A job that was added since the last look saw a queue here, and relies on it: look again.
+
+
+def command(folder: pathlib.Path, job: Job) -> list[str]:
+    """Return the command that trains a job: a list of words, no shell reads it."""
+    changes = [f"--config.{key}={tuple(v) if isinstance(v, list) else v}" for key, v in job.changes.items()]
+    return [sys.executable, "-m", "ddpm_jax.main", f"--config={job.config}", f"--workdir={folder}", *changes]
+
+
+def _run(folder: pathlib.Path, job: Job) -> None:
+    with open(folder / LOG, "ab") as log:
+        child = subprocess.Popen(
+            command(folder, job), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    started = Process(child.pid, Process.current().host, processes.start_time(child.pid) or time.time())
+    job = dataclasses.replace(job, state="started", process=dataclasses.asdict(started))
+    _write(folder, job)
+    code = child.wait()
+    _write(folder, dataclasses.replace(job, state="ended", code=code))
+
+
+def _waiting(root: pathlib.Path) -> list[pathlib.Path]:
+    jobs = [(job.created, path.parent) for path in root.glob(f"*/{FILE}") if (job := read(path.parent))]
+    return [folder for _, folder in sorted(jobs) if (job := read(folder)) and job.state == "waiting"]
+
+
+def _await_others(root: pathlib.Path) -> None:
+    """Wait for jobs that a queue started before it was killed, and write down that they have ended."""
+    for path in root.glob(f"*/{FILE}"):
+        job = read(path.parent)
+        while job and job.state == "started" and job.alive:
+            time.sleep(POLL_S)
+        if job and job.state == "started":
+            _write(path.parent, dataclasses.replace(job, state="ended"))
+
+
+def _signal(job: Job, number: signal.Signals) -> bool:
+    process = Process.read(job.process or {})
+    if process is None:
+        return False
+    try:
+        if not hasattr(os, "pidfd_open"):
+            if process.alive():
+                os.kill(process.pid, number)
+            return process.alive()
+        held = os.pidfd_open(process.pid)
+        try:
+            if not process.alive():
+                return False
+            signal.pidfd_send_signal(held, number)
+        finally:
+            os.close(held)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _holds(folder: pathlib.Path, process: Process) -> bool:
+    """Say whether a process holds the lock of a workdir (see `runtime.lock_workdir`)."""
+    try:
+        return Process.read(json.loads((folder / runtime.LOCK).read_bytes())) == process
+    except (OSError, ValueError):
+        return False
+
+
+def _write(folder: pathlib.Path, job: Job) -> None:
+    runtime.write_atomically(folder / FILE, json.dumps(dataclasses.asdict(job), indent=1).encode())
+
+
+if __name__ == "__main__":
+    run_queue(pathlib.Path(sys.argv[1]))

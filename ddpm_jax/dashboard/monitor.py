@@ -1,0 +1,8 @@
+"""Page monitor."""
+
+import streamlit as st
+
+
+def show() -> None:
+    """Show the page."""
+    st.title("monitor")

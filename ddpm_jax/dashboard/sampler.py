@@ -1,0 +1,100 @@
+"""The pages' side of `worker`: one process for all of them, asked one thing at a time."""
+
+import base64
+import collections
+import concurrent.futures
+import json
+import subprocess
+import sys
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+
+LONGEST = 180.0  # seconds that one request may take before the process is ended
+
+
+class Failed(Exception):
+    """A request failed; the text is a sentence for the user."""
+
+
+class _Request(NamedTuple):
+    owner: str
+    what: dict[str, Any]
+    future: concurrent.futures.Future[Any]
+
+
+class Sampler:
+    """Starts the sampling process when it is first needed, again where it ended, and gives its answers as futures.
+
+    Of requests that wait, only the newest of each `owner` (a part of a page in one tab) is kept: a slider that moves
+    ten times is answered twice.
+    """
+
+    def __init__(self, command: tuple[str, ...] = (sys.executable, "-m", "ddpm_jax.dashboard.worker")) -> None:
+        """Take the command of the process; nothing is started yet."""
+        self._command = command
+        self._waiting: collections.deque[_Request] = collections.deque()
+        self._changed = threading.Condition()
+        self._process: subprocess.Popen[str] | None = None
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def ask(self, do: str, *, owner: str = "", **arguments: Any) -> concurrent.futures.Future[Any]:
+        """Return the future answer to a request (see `worker`); it raises `Failed` with a sentence."""
+        request = _Request(owner, {"do": do, **arguments}, concurrent.futures.Future())
+        with self._changed:
+            for old in [old for old in self._waiting if owner and old.owner == owner]:
+                self._waiting.remove(old)
+                old.future.cancel()
+            self._waiting.append(request)
+            self._changed.notify()
+        return request.future
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                request = self._waiting.popleft()
+            if request.future.set_running_or_notify_cancel():
+                try:
+                    request.future.set_result(self._answer(request.what))
+                except Failed as error:
+                    request.future.set_exception(error)
+
+    def _answer(self, what: dict[str, Any]) -> Any:
+        process = self._started()
+        assert process.stdin and process.stdout
+        timer = threading.Timer(LONGEST, process.kill)
+        timer.start()
+        try:
+            print(json.dumps(what), file=process.stdin, flush=True)
+            line = process.stdout.readline()
+        except OSError:
+            line = ""
+        timer.cancel()
+        if not line:
+            process.kill()
+            code = process.wait()
+            self._process = None
+            raise Failed(f"the sampling process ended (code {code}); ask again, for fewer pictures if it happens twice")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise Failed(reply["error"])
+        return reply["answer"]
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )
+        return self._process
+
+
+def array(packed: dict[str, Any]) -> np.ndarray:
+    """Return the uint8 array of a `worker.packed`."""
+    return np.frombuffer(base64.b64decode(packed["data"]), np.uint8).reshape(packed["shape"])
+
+
+def packed(values: np.ndarray) -> dict[str, Any]:
+    """Return a uint8 array as the JSON values that `worker.unpacked` reads."""
+    return {"shape": list(values.shape), "data": base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()}

@@ -1,0 +1,57 @@
+"""How the dashboard is served: the command line of Streamlit, with the theme, the limits and the address."""
+
+import os
+import pathlib
+import socket
+import sys
+
+APP = pathlib.Path(__file__).with_name("app.py")
+ROOT, DATA = "DDPM_JAX_WORKDIR", "DDPM_JAX_DATA"  # how the pages learn where runs and data are
+OPTIONS = {
+    "browser.gatherUsageStats": "false",
+    "client.showErrorDetails": "none",
+    "client.toolbarMode": "minimal",
+    "logger.hideWelcomeMessage": "true",
+    "server.enableCORS": "true",  # with the next: a page of another origin gets neither an answer nor a websocket
+    "server.enableXsrfProtection": "true",
+    "server.fileWatcherType": "none",
+    "server.maxUploadSize": "8",  # MB
+    "server.maxMessageSize": "64",  # MB
+    "theme.base": "light",
+    "theme.primaryColor": "#0f766e",
+    "theme.backgroundColor": "#fbfaf7",
+    "theme.secondaryBackgroundColor": "#f1eee7",
+    "theme.textColor": "#1f2328",
+    "theme.baseRadius": "0.375rem",
+    "theme.showWidgetBorder": "true",
+}
+
+
+def command(*, address: str, port: int, browser: bool) -> list[str]:
+    """Return the command that serves the dashboard."""
+    given = {"server.address": address, "server.port": str(port), "server.headless": str(not browser).lower()}
+    options = [f"--{key}={value}" for key, value in {**OPTIONS, **given}.items()]
+    return [sys.executable, "-m", "streamlit", "run", str(APP), *options]
+
+
+def environment(workdir: str, data: str) -> dict[str, str]:
+    """Return the environment that tells the pages where runs and data are."""
+    return {**os.environ, ROOT: str(pathlib.Path(workdir).absolute()), DATA: str(pathlib.Path(data).absolute())}
+
+
+def free_port(address: str, first: int = 8501) -> int:
+    """Return the first port from `first` on that nobody listens on."""
+    for port in range(first, first + 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"no port from {first} to {first + 99} is free; give another with --port")
+
+
+def is_loopback(address: str) -> bool:
+    """Say whether an address is this machine's own."""
+    return address in ("localhost", "::1") or address.startswith("127.")

@@ -1,0 +1,8 @@
+"""Page training."""
+
+import streamlit as st
+
+
+def show() -> None:
+    """Show the page."""
+    st.title("training")

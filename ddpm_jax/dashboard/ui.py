@@ -1,0 +1,105 @@
+"""What the pages have in common: where things are, the sampling process, the choice of a model, pictures as bytes."""
+
+import io
+import os
+import pathlib
+import time
+from concurrent.futures import CancelledError, Future
+from typing import Any, NamedTuple
+
+import numpy as np
+import streamlit as st
+
+from ddpm_jax import images
+from ddpm_jax.dashboard import runs, serve
+from ddpm_jax.dashboard.sampler import Failed, Sampler
+from ddpm_jax.datasets.spec import Spec
+
+
+class Model(NamedTuple):
+    """A checkpoint to sample from: the run's name, the checkpoint's place, its description, "ema" or "raw"."""
+
+    name: str
+    path: str
+    meta: dict[str, Any]
+    spec: Spec
+    which: str
+
+
+def workdir() -> pathlib.Path:
+    """Return where the runs are."""
+    return pathlib.Path(os.environ.get(serve.ROOT, "workdir")).absolute()
+
+
+def data_root() -> str:
+    """Return where the data sets are."""
+    return str(pathlib.Path(os.environ.get(serve.DATA, "data")).absolute())
+
+
+@st.cache_resource
+def sampler() -> Sampler:
+    """Return the one sampling process of all pages and tabs."""
+    return Sampler()
+
+
+def ask(do: str, *, part: str, **arguments: Any) -> Any:
+    """Return the answer of the sampling process, or None after showing the user why there is none.
+
+    The page can be left, and its controls moved, meanwhile. `part` is what on the page asks.
+    """
+    future = sampler().ask(do, owner=f"{_tab()}/{part}", **arguments)
+    with st.spinner("Sampling ...", show_time=True):
+        _wait(future)
+    try:
+        return future.result()
+    except Failed as error:
+        st.error(str(error), icon=":material/error:")
+    except CancelledError:
+        pass
+    return None
+
+
+def choose_model(wanted: str = "", *, labels: bool = True, names: tuple[str, ...] = ()) -> Model | None:
+    """Show the choice of a model, of data sets `names` if given; None, with what can be done, where there is none."""
+    found = {name: saved for name, folder in runs.models(workdir()).items() if (saved := runs.newest(folder))}
+    fitting = {name: saved for name, saved in found.items() if saved.meta and _fits(saved.meta, labels, names)}
+    if not fitting:
+        return None
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    options = list(fitting)
+    place = options.index(wanted) if wanted in options else 0
+    name = left.selectbox("Model", options, index=place, key="model", help="Runs that have a checkpoint")
+    words = {"ema": "Averaged", "raw": "Raw"}
+    which = right.segmented_control(
+        "Weights", list(words), default="ema", key="which", required=True, format_func=words.__getitem__
+    )
+    saved = fitting[name if name in fitting else options[0]]
+    assert saved.meta
+    return Model(name, str(saved.path), saved.meta, Spec.from_json(saved.meta["spec"]), which or "ema")
+
+
+def png(picture: np.ndarray, scale: int = 1) -> bytes:
+    """Return a picture [h, w, c] as a PNG file, each pixel `scale` times as large."""
+    file = io.BytesIO()
+    images.to_pil(images.enlarge(picture, scale)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _fits(meta: dict[str, Any], labels: bool, names: tuple[str, ...]) -> bool:
+    spec = meta["spec"]
+    return (not labels or bool(spec["labels"])) and (not names or spec["name"] in names)
+
+
+def _wait(future: Future[Any]) -> None:
+    """Wait in small steps, at each of which Streamlit can end this run of the page for a newer one."""
+    pulse = st.empty()
+    while not future.done():
+        time.sleep(0.02)
+        pulse.empty()
+
+
+def _tab() -> str:
+    from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+    context = get_script_run_ctx()
+    return context.session_id if context else ""
