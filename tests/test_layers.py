@@ -92,7 +92,8 @@ TABLE = [
     Row("__init__", STDLIB | {"generator"}),
 ]
 # Scripts are thin: they call the roots and the effects, and do no mathematics of their own.
-SCRIPTS_MAY = STDLIB | L4 | L5 | {"__init__", "configs", "datasets", "main", "absl", "numpy", "jax", "tqdm", "engine"}
+SCRIPTS_MAY = STDLIB | L4 | L5 | {"__init__", "configs", "dashboard", "datasets", "engine", "main"}
+SCRIPTS_MAY |= {"absl", "jax", "numpy", "streamlit", "tqdm"}
 CONFIGS_MAY = {"ml_collections", "configs"}
 
 
