@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+COMMAND = (sys.executable, "-m", "ddpm_jax.dashboard.worker")
 LONGEST = 180.0  # seconds that one request may take before the process is ended
 
 
@@ -31,9 +32,9 @@ class Sampler:
     ten times is answered twice.
     """
 
-    def __init__(self, command: tuple[str, ...] = (sys.executable, "-m", "ddpm_jax.dashboard.worker")) -> None:
-        """Take the command of the process; nothing is started yet."""
-        self._command = command
+    def __init__(self, command: tuple[str, ...] = COMMAND, longest: float = LONGEST) -> None:
+        """Take the command of the process and the seconds a request may take; nothing is started yet."""
+        self._command, self._longest = command, longest
         self._waiting: collections.deque[_Request] = collections.deque()
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
@@ -60,27 +61,41 @@ class Sampler:
                     request.future.set_result(self._answer(request.what))
                 except Failed as error:
                     request.future.set_exception(error)
+                except Exception as error:  # this thread serves all pages: it goes on
+                    self._end()  # what it says next may be the answer to this request
+                    request.future.set_exception(Failed(f"the sampling process could not be asked: {error}"))
 
     def _answer(self, what: dict[str, Any]) -> Any:
         process = self._started()
         assert process.stdin and process.stdout
-        timer = threading.Timer(LONGEST, process.kill)
+        late = threading.Event()
+        timer = threading.Timer(self._longest, lambda: (late.set(), process.kill()))
         timer.start()
         try:
             print(json.dumps(what), file=process.stdin, flush=True)
             line = process.stdout.readline()
         except OSError:
             line = ""
-        timer.cancel()
-        if not line:
-            process.kill()
-            code = process.wait()
-            self._process = None
+        finally:
+            timer.cancel()
+        if late.is_set():
+            self._end()
+            raise Failed(f"that took longer than {self._longest:.0f} seconds and was given up; ask for less")
+        if not line.endswith("\n"):
+            code = self._end()
             raise Failed(f"the sampling process ended (code {code}); ask again, for fewer pictures if it happens twice")
         reply = json.loads(line)
         if "error" in reply:
             raise Failed(reply["error"])
         return reply["answer"]
+
+    def _end(self) -> int | None:
+        """End the process, if there is one, and return its exit code; the next request starts another."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        process.kill()
+        return process.wait()
 
     def _started(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
