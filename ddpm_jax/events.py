@@ -72,7 +72,7 @@ class EventWriter:
 
     def write_videos(self, step: int, videos: Mapping[str, Any]) -> None:
         """Not written."""
-        raise NotImplementedError("videos are not written; use images.write_animation")
+        raise NotImplementedError("videos are not written; use animation.write")
 
     write_audios = write_histograms = write_videos
 

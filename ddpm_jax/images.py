@@ -1,4 +1,4 @@
-"""Pictures of arrays: grids, labelled grids, GIFs, and PNG files that carry the recipe they were made by."""
+"""Pictures of arrays: grids, labelled grids, and PNG files that carry the recipe they were made by."""
 
 import io
 import json
@@ -6,7 +6,6 @@ import math
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,14 +18,6 @@ if TYPE_CHECKING:
 MAX_PIXELS = 2**24
 MAX_BYTES = 2**26
 RECIPE = "ddpm_jax"
-PNG, WEBP = ("PNG", {}), ("WEBP", {"lossless": True})
-ANIMATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".gif": ("GIF", {"disposal": 1, "optimize": False}),
-    ".png": PNG,
-    ".apng": PNG,
-    ".webp": WEBP,
-}
-
 PathLike = str | os.PathLike[str]
 
 
@@ -133,6 +124,11 @@ def _width(font: Any, text: str) -> int:
 
 def write_png(image: "Image.Image", path: PathLike, recipe: Mapping[str, Any] | None = None) -> None:
     """Write a PNG file, whole or not at all; the recipe travels inside it as JSON, see `read_recipe`."""
+    runtime.write_atomically(path, encode_png(image, recipe))
+
+
+def encode_png(image: "Image.Image", recipe: Mapping[str, Any] | None = None) -> bytes:
+    """Return a PNG file's bytes, the recipe inside."""
     from PIL import PngImagePlugin
 
     info = PngImagePlugin.PngInfo()
@@ -140,12 +136,21 @@ def write_png(image: "Image.Image", path: PathLike, recipe: Mapping[str, Any] | 
         info.add_itxt(RECIPE, json.dumps(recipe, sort_keys=True))
     file = io.BytesIO()
     image.save(file, "PNG", pnginfo=info)
-    runtime.write_atomically(path, file.getvalue())
+    return file.getvalue()
 
 
 def read_recipe(path: PathLike) -> dict[str, Any] | None:
     """Return the recipe that a PNG file carries, or None; the pixels are not decoded."""
-    text = _open_png(path).info.get(RECIPE)
+    return recipe_of(_open_png(path).info.get(RECIPE), path)
+
+
+def recipe_in(content: bytes, name: str) -> dict[str, Any] | None:
+    """Return the recipe that a PNG file's bytes carry, or None; errors call it by `name`."""
+    return recipe_of(_parse_png(content, name).info.get(RECIPE), name)
+
+
+def recipe_of(text: str | bytes | None, name: PathLike) -> dict[str, Any] | None:
+    """Return the recipe of a file's text, None where it has none. Raises BadInput if it is no JSON object."""
     if text is None:
         return None
     try:
@@ -153,7 +158,7 @@ def read_recipe(path: PathLike) -> dict[str, Any] | None:
     except ValueError:
         recipe = None
     if not isinstance(recipe, dict):
-        raise runtime.BadInput(f"{path} carries a recipe that is not a JSON object")
+        raise runtime.BadInput(f"{name} carries a recipe that is not a JSON object")
     return recipe
 
 
@@ -224,27 +229,9 @@ def fit(picture: np.ndarray, shape: tuple[int, int, int], background: tuple[int,
     return colours if channels == 3 else np.asarray(to_pil(colours).convert("L"))[..., None]
 
 
-def write_animation(frames: np.ndarray, path: PathLike, *, columns: int = 8, scale: int = 1, ms: int = 80) -> None:
-    """Write frames [f, n, h, w, c] (uint8) as a looping animation of grids, `ms` a frame; the last stays for a second.
+def reduced(picture: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return a picture [H, W, 3 or 4] of any size as [h, w, 4] of a model's shape: its middle, averaged over boxes."""
+    from PIL import Image, ImageOps
 
-    The path's suffix says the form: .gif (at most 256 colours a frame), .png or .apng, or .webp, the latter lossless.
-    """
-    if frames.ndim != 5 or not len(frames):
-        raise ValueError(f"frames are {list(frames.shape)}; give [f, n, h, w, c] with f of 1 or more")
-    suffix = Path(path).suffix.lower()
-    if suffix not in ANIMATIONS:
-        raise ValueError(f"{path} is no animation; its name must end in one of {', '.join(ANIMATIONS)}")
-    form, options = ANIMATIONS[suffix]
-    sheets = [enlarge(tile(frame, columns), scale) for frame in frames]
-    pictures = [_indexed(sheet) if form == "GIF" else to_pil(sheet) for sheet in sheets]
-    duration = [ms] * (len(pictures) - 1) + [1000]
-    file = io.BytesIO()
-    pictures[0].save(file, form, save_all=True, append_images=pictures[1:], duration=duration, loop=0, **options)
-    runtime.write_atomically(path, file.getvalue())
-
-
-def _indexed(image: np.ndarray) -> "Image.Image":
-    """Return a palette picture: median cut is exact up to 256 colours, and nearly so beyond."""
-    from PIL import Image
-
-    return to_pil(image).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    fitted = ImageOps.fit(to_pil(picture).convert("RGBA"), (shape[1], shape[0]), Image.Resampling.BOX)
+    return np.asarray(fitted)

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from ddpm_jax import commands, devices, engine, generator, images, recipes, runtime
+from ddpm_jax import animation, commands, devices, engine, generator, images, recipes, runtime
 from ddpm_jax.datasets import avatars
 
 ROWS = ("Human, Pale", "Human, Dark", "Elf, Tan", "Zombie", "Robot", "Cat")
@@ -41,7 +41,7 @@ def show(workdir: str) -> None:
     drawn = recipes.draw(model, job)
     images.write_png(recipes.picture(drawn, scale=4), grid, model.recipe(job=job, scale=4))
     frames, columns = recipes.frames(model, job)
-    images.write_animation(frames, gif, columns=columns, scale=4)
+    animation.write(frames, gif, columns=columns, scale=4)
     labels = [f"{row}, {column}" for row in ROWS for column in COLUMNS]
     asked = np.stack([avatars.LABELS.parse(label, complete=True) for label in labels])
     right = (drawn.pictures == avatars.PALETTE[avatars.render(asked)]).all(axis=(1, 2, 3))

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ddpm_jax import commands, devices, engine, generator, images, orders, recipes, runtime, streaming
+from ddpm_jax import animation, commands, devices, engine, generator, images, orders, recipes, runtime, streaming
 
 
 def make(argv: list[str] | None) -> None:
     """Write what the arguments ask for."""
     args = orders.parser(__doc__).parse_args(argv)
     out, many = Path(args.out), Path(args.out).suffix in ("", ".npz")
-    if not many and out.suffix.lower() not in ((".png",) if args.recipe else images.ANIMATIONS):
+    if not many and out.suffix.lower() not in ((".png",) if args.recipe else animation.FORMS):
         raise runtime.BadInput(f"--out={out} must end in .png" + ", .gif, .apng, .webp or .npz" * (not args.recipe))
     if not (many and out.is_dir()):
         commands.refuse_existing(out, args.force)
@@ -39,7 +39,7 @@ def make(argv: list[str] | None) -> None:
     recipes.check_size(model, job, args.scale, steps=settings.steps if moving else 1)
     if moving:
         frames, columns = recipes.frames(model, job)
-        images.write_animation(frames, out, columns=columns, scale=args.scale)
+        animation.write(frames, out, columns=columns, scale=args.scale)
         return print(f"wrote {out}")
     background = model.spec.background if args.transparent else None
     if args.transparent and background is None:

@@ -27,7 +27,7 @@ L1 = {"nets"}
 L2 = {"datasets", "pipeline"}
 L3 = {"model", "state", "step", "engine", "requests"}
 BELOW_L4 = L0 | L1 | L2 | L3
-FILES_OF_L4 = set("checkpoint archive metrics events images runtime devices processes journal train".split())
+FILES_OF_L4 = set("checkpoint archive metrics events images animation runtime devices processes journal train".split())
 L4 = FILES_OF_L4 | {"evaluation"}
 L5 = set("settings hooks build loaded generator recipes streaming orders commands export judging topology".split())
 SCRIPTS = "demo prepare_data sample evaluate benchmark check export dashboard"
@@ -55,7 +55,7 @@ TABLE = [
     Row("state step", PURE | NUMERIC | L0 | {"optax"}),
     Row("checkpoint archive", EFFECTS | {"etils", "ml_dtypes", "orbax", "tensorstore"}),
     Row("metrics events", EFFECTS | {"clu", "tensorboard"}),
-    Row("images", EFFECTS | {"PIL"}),
+    Row("images animation", EFFECTS | {"PIL"}),
     Row("runtime devices processes journal train", EFFECTS),
     Row("evaluation/", EFFECTS | {"PIL", "flax.linen", "optax", "tqdm", "matplotlib"}),
     Row("hooks", EFFECTS | {"evaluation"}),
@@ -86,7 +86,7 @@ TABLE = [
     Row(
         "dashboard/",
         STDLIB
-        | {"labels", "datasets", "metrics", "archive", "images", "runtime", "processes"}
+        | {"labels", "datasets", "metrics", "archive", "images", "animation", "runtime", "processes"}
         | {"numpy", "pandas", "altair", "psutil", "streamlit", "streamlit_drawable_canvas", "tensorboard"},
     ),
     Row("__init__", STDLIB | {"generator"}),

@@ -243,7 +243,7 @@ def test_hyperparameters_come_back_with_their_types(tmp_path: Path) -> None:
 
 def test_what_the_event_files_do_not_hold_is_refused(tmp_path: Path) -> None:
     writer = events.EventWriter(os.fspath(tmp_path))
-    with pytest.raises(NotImplementedError, match=r"videos are not written; use images\.write_animation"):
+    with pytest.raises(NotImplementedError, match=r"videos are not written; use animation\.write"):
         writer.write_videos(1, {})
     with pytest.raises(NotImplementedError, match="raw summaries are not written; use scalars"):
         writer.write_summaries(1, {"a": np.zeros(1)})

@@ -137,7 +137,7 @@ def test_an_animation_ends_in_the_picture(model):
         np.testing.assert_array_equal(frames[-1], recipes.draw(model, job).pictures)
     frames, _ = recipes.frames(model, {"kind": "between", **JOBS["between"][0]})
     assert frames.shape == (4, 1, 16, 16, 3)
-    with pytest.raises(runtime.BadInput, match="an animation shows a sheet, a grid, or the way between"):
+    with pytest.raises(runtime.BadInput, match="an animation shows a sheet, an edit, a grid, or the way between"):
         recipes.frames(model, {"kind": "swap", **JOBS["swap"][0]})
 
 

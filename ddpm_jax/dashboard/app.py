@@ -2,19 +2,25 @@
 
 import streamlit as st
 
+from ddpm_jax import images
 from ddpm_jax.dashboard import avatars, digits, monitor, training
+from ddpm_jax.datasets import avatars as avatars_data
 
-st.set_page_config(page_title="ddpm_jax", page_icon=":material/blur_on:", layout="wide")
+STYLE = """<style>
+[data-testid="stMainBlockContainer"] { padding-top: 4rem; padding-bottom: 2rem; }
+[data-testid="stImage"] img { image-rendering: pixelated; }
+h1 { font-size: 1.9rem !important; padding: 0.25rem 0 !important; }
+</style>"""
+
+face = avatars_data.LABELS.parse("Cat, Wizard Hat", complete=True)[None]
+st.set_page_config("ddpm_jax", images.to_pil(avatars_data.PALETTE[avatars_data.render(face)[0]]), layout="wide")
+st.html(STYLE)
 st.navigation(
-    {
-        "Generate": [
-            st.Page(avatars.show, title="Avatars", icon=":material/face:", url_path="avatars", default=True),
-            st.Page(digits.show, title="Digits", icon=":material/draw:", url_path="digits"),
-        ],
-        "Learn": [
-            st.Page(training.show, title="Train", icon=":material/model_training:", url_path="train"),
-            st.Page(monitor.show, title="Monitor", icon=":material/monitoring:", url_path="monitor"),
-        ],
-    },
+    [
+        st.Page(avatars.show, title="Avatars", icon=":material/face:", url_path="avatars", default=True),
+        st.Page(digits.show, title="Digits", icon=":material/draw:", url_path="digits"),
+        st.Page(training.show, title="Train", icon=":material/model_training:", url_path="train"),
+        st.Page(monitor.show, title="Monitor", icon=":material/monitoring:", url_path="monitor"),
+    ],
     position="top",
 ).run()

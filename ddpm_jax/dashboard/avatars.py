@@ -1,8 +1,227 @@
-"""Page avatars."""
+"""Generate: avatars from words. Pictures follow the controls at once; the address is a permalink."""
 
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
 import streamlit as st
+
+from ddpm_jax import runtime
+from ddpm_jax.dashboard import controls, jobs, studio, tiles, ui
+from ddpm_jax.dashboard.controls import Controls
+from ddpm_jax.dashboard.sampler import array
+from ddpm_jax.datasets import SHELVES
+
+WIDGETS = ("complete", "n", "seed", "sampler", "times", "steps", "guidance", "snap")
+MODES = ("Avatar", "Grid", "From a picture", "History")
 
 
 def show() -> None:
     """Show the page."""
-    st.title("avatars")
+    st.title("Avatars")
+    studio.restore()
+    wanted = str(st.query_params.get("model", ""))
+    model = ui.choose_model(wanted)
+    if model is None:
+        return _nothing_yet()
+    now = _current(model)
+    st.session_state["avatar_query"] = controls.to_query(now, _start(model))
+    st.query_params.from_dict(st.session_state["avatar_query"])
+    drawing = ui.start("draw", part="avatar", model=model.path, which=model.which, job=controls.job(now))
+    faces = _portraits(model)
+    left, right = st.columns([5, 7], gap="large")
+    with left:
+        _words(model, faces)
+        _settings()
+    with right:
+        mode = st.segmented_control("Show", MODES, default=MODES[0], key="mode", required=True)
+        if mode == "Grid":
+            studio.grid(model, now)
+        elif mode == "From a picture":
+            studio.from_picture(model, now)
+        elif mode == "History":
+            studio.history()
+        else:
+            _avatar(model, now, drawing)
+    if faces is not None and not faces.done():
+        _await(faces)
+
+
+def _current(model: ui.Model) -> Controls:
+    """Return what the controls say, once they say what a restored picture, the address or another model asks for."""
+    start, space, state = _start(model), model.spec.labels, st.session_state
+    given = state.pop("avatar_wanted", None)
+    if given is None and dict(st.query_params) != state.get("avatar_query", {}):  # opened, edited, or gone back to
+        given = dict(st.query_params)
+    if given is None and state.get("avatar_model") != model.name:
+        given = {"label": _known(model)} if "avatar_model" in state else {}
+    if given is not None:
+        wanted, problems = controls.updated(start, given, space)
+        for problem in problems:
+            st.warning(problem, icon=":material/warning:")
+        state["avatar_model"] = model.name
+        _set(wanted, model)
+    for key in WIDGETS:  # what a page that was left forgets
+        state.setdefault(key, state["avatar_kept"][key])
+    state["avatar_kept"] = {key: state[key] for key in WIDGETS}
+    label = space.format(controls.vector(space, state["words"]))
+    pick = min(state.get("pick", 0), state["n"] - 1)
+    return start._replace(which=model.which, label=label, pick=pick, **{key: state[key] for key in WIDGETS})
+
+
+def _start(model: ui.Model) -> Controls:
+    return controls.starting(model.name, model.meta["config"]["sampling"])
+
+
+def _set(wanted: Controls, model: ui.Model) -> None:
+    """Make all widgets say what is wanted."""
+    state = st.session_state
+    for key in WIDGETS:
+        state[key] = getattr(wanted, key)
+    state["avatar_kept"] = {key: state[key] for key in WIDGETS}
+    state["pick"] = wanted.pick
+    _set_words(controls.states(model.spec.labels, wanted.label))
+
+
+def _set_words(states: tiles.States) -> None:
+    st.session_state["words"] = states
+    st.session_state["revision"] = st.session_state.get("revision", 0) + 1
+
+
+def _known(model: ui.Model) -> str:
+    """Return what of the present words another model knows, too."""
+    words = {word: state for word, state in st.session_state["words"].items() if word in model.spec.labels.words}
+    return model.spec.labels.format(controls.vector(model.spec.labels, words))
+
+
+def _words(model: ui.Model, faces: Future[Any] | None) -> None:
+    portraits = None
+    if faces is not None and faces.done() and not faces.exception():
+        portraits = array(faces.result()["pictures"])
+    tiles.words(
+        model.spec.labels,
+        SHELVES.get(model.spec.name, {}),
+        st.session_state["words"],
+        revision=st.session_state["revision"],
+        portraits=portraits,
+        key="picker",
+        changed=_words_clicked,
+    )
+
+
+def _words_clicked() -> None:
+    st.session_state["words"] = tiles.states("picker")
+
+
+def _settings() -> None:
+    with st.expander("How it is sampled", icon=":material/tune:"):
+        st.toggle("Everything not chosen is absent", key="complete", help='Otherwise "any": the model decides')
+        one, two = st.columns(2)
+        one.number_input("Variations", 1, 16, key="n", step=1)
+        two.number_input("Seed", 0, 2**32 - 1, key="seed", step=1)
+        one.selectbox("Sampler", controls.CHOICES["sampler"], key="sampler")
+        two.selectbox("Times", controls.CHOICES["times"], key="times", help="How the evaluations are spaced")
+        one.number_input(
+            "Evaluations", 1, 100, key="steps", step=1, help="Calls of the net for a picture; 3 will often do"
+        )
+        two.slider(
+            "Guidance", 0.0, 10.0, key="guidance", step=0.5, help="0 ignores the words, 1 obeys, more exaggerates"
+        )
+        st.toggle("Snap to the palette", key="snap", help="Move each pixel to the nearest colour of the data set")
+
+
+def _avatar(model: ui.Model, now: Controls, drawing: Future[Any]) -> None:
+    pairs = controls.unseen(model.spec.labels, model.meta["pairs_seen"], st.session_state["words"])
+    if pairs:
+        shown = "; ".join(f"{one} with {other}" for one, other in pairs[:3])
+        st.info(
+            f"Never seen together in training: {shown}. The picture is the model's guess.", icon=":material/science:"
+        )
+    _actions(model, now)
+    answer = ui.result(drawing)
+    if answer is None:
+        return
+    pictures = array(answer["pictures"])
+    studio.remember(model, now, pictures[now.pick])
+    big, small = st.columns([3, 2])
+    with big:
+        studio.chosen(model, now, answer, pictures[now.pick])
+    with small:
+        st.caption(f"{now.n} variations of “{now.label}”" if now.n > 1 else f"“{now.label}”")
+        if now.n > 1:
+            revision = f"{now.label}/{now.seed}/{now.n}/{now.pick}"
+            tiles.gallery(pictures, now.pick, revision=revision, key="gallery", size=72, changed=_picked)
+        st.caption(f"{answer['seconds']:.2f} s on {answer['recipe']['device']}")
+
+
+def _picked() -> None:
+    st.session_state["pick"] = next((int(word) for word in tiles.states("gallery") if word.isdecimal()), 0)
+
+
+def _actions(model: ui.Model, now: Controls) -> None:
+    space, words = model.spec.labels, st.session_state["words"]
+    row = st.container(horizontal=True)
+    row.button("Surprise me", icon=":material/casino:", on_click=_surprise, args=(model,), type="primary")
+    row.button("New seed", icon=":material/refresh:", on_click=_reroll, help="The same words, other pictures")
+    row.button("Clear", icon=":material/backspace:", on_click=_set_words, args=({},))
+    present = [word for word in space.words if words.get(word)]
+    if present:
+        with row.popover("Keep or swap", icon=":material/lock:"):
+            st.multiselect("Kept by “Surprise me”", present, key="locked")
+            st.divider()
+            out = st.selectbox("Same picture, but instead of", [word for word in present if words[word] > 0], key="out")
+            owner = space.owners[space.index(out)] if out in space.words else None
+            others = [word for word in (owner.words if owner else ()) if word != out]
+            into = st.selectbox("this", others, key="into")
+            st.button("Swap", on_click=_swap, args=(out, into), disabled=not (out and into))
+
+
+def _surprise(model: ui.Model) -> None:
+    words, seed = st.session_state["words"], int(np.random.default_rng().integers(2**31))
+    kept = {word: words[word] for word in st.session_state.get("locked", ()) if word in words}
+    _set_words(controls.surprise(model.spec.labels, model.meta["pairs_seen"], kept, seed))
+
+
+def _reroll() -> None:
+    st.session_state["seed"] = int(np.random.default_rng().integers(2**31))
+
+
+def _swap(out: str, into: str) -> None:
+    _set_words({**{word: state for word, state in st.session_state["words"].items() if word != out}, into: 1})
+
+
+def _portraits(model: ui.Model) -> Future[Any] | None:
+    """Return the future of a picture of each word, asked once for a checkpoint; None for a model without words."""
+    asked = _asked_portraits()
+    key = (model.meta["sha256"], model.which)
+    if key not in asked or (asked[key].done() and (asked[key].cancelled() or asked[key].exception())):
+        rows = controls.portraits(model.spec.labels, model.meta["pairs_seen"])
+        job = {"kind": "grid", "label": "", "rows": rows, "columns": [""], "same_noise": True, "complete": True}
+        job |= {"sampler": "ddim", "steps": _start(model).steps, "guidance": 1.0}
+        asked[key] = ui.sampler().ask("draw", model=model.path, which=model.which, job=job)
+    return asked[key]
+
+
+@st.cache_resource(max_entries=1)
+def _asked_portraits() -> dict[Any, Future[Any]]:
+    return {}
+
+
+@st.fragment(run_every=0.5)
+def _await(faces: Future[Any]) -> None:
+    """Run the page again when the portraits are there."""
+    if faces.done():
+        st.rerun()
+
+
+def _nothing_yet() -> None:
+    st.info("There is no trained model with words yet.", icon=":material/info:")
+    st.write("Train the embedded faces: they need no download, and two minutes on two cores.")
+    if st.button("Train the embedded faces", type="primary", icon=":material/model_training:"):
+        try:
+            changes = {"train.minutes": 2.2, "data.root": ui.data_root()}
+            folder = jobs.add(ui.workdir(), "avatars_cfg", changes)
+        except (OSError, runtime.Failure) as error:
+            st.error(f"The run cannot start: {error}")
+        else:
+            st.success(f"{folder.name} is training; the Train page shows how far it is. Come back when it is done.")

@@ -47,7 +47,16 @@ def ask(do: str, *, part: str, **arguments: Any) -> Any:
 
     The page can be left, and its controls moved, meanwhile. `part` is what on the page asks.
     """
-    future = sampler().ask(do, owner=f"{_tab()}/{part}", **arguments)
+    return result(start(do, part=part, **arguments))
+
+
+def start(do: str, *, part: str, **arguments: Any) -> Future[Any]:
+    """Ask the sampling process, and go on."""
+    return sampler().ask(do, owner=f"{_tab()}/{part}", **arguments)
+
+
+def result(future: Future[Any]) -> Any:
+    """Return the answer once it is there, or None after showing why there is none."""
     with st.spinner("Sampling ...", show_time=True):
         _wait(future)
     try:

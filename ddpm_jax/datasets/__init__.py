@@ -8,9 +8,10 @@ import difflib
 from typing import Protocol
 
 from ddpm_jax.datasets import avatars, folder, mnist, punks, tfds
+from ddpm_jax.datasets.punks import shelves
 from ddpm_jax.datasets.spec import Dataset, Source, Spec
 
-__all__ = ["DATASETS", "Dataset", "Source", "Spec", "load"]
+__all__ = ["DATASETS", "SHELVES", "Dataset", "Source", "Spec", "load"]
 
 
 class Loader(Protocol):
@@ -38,6 +39,9 @@ def load(name: str, *, size: int = 0, holdout: str = "", path: str = "", root: s
         raise ValueError(f"size {size} is negative; use 0 for the native size")
     return DATASETS[key](size=size, holdout=holdout, path=after or path, root=root)
 
+
+# How people find the words of a large group: data set -> group -> title -> words.
+SHELVES: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {"punks": {"accessories": shelves.SHELVES}}
 
 DATASETS: dict[str, Loader] = {
     "punks": punks.load,
