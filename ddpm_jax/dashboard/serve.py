@@ -1,11 +1,16 @@
 """How the dashboard is served: the command line of Streamlit, with the theme, the limits and the address."""
 
+import errno
 import os
 import pathlib
 import socket
 import sys
 
+from ddpm_jax import runtime
+
 APP = pathlib.Path(__file__).with_name("app.py")
+FIRST_PORT = 8501
+NOT_HERE = "--address is {!r}, which is none of this machine's; try 127.0.0.1"
 ROOT, DATA = "DDPM_JAX_WORKDIR", "DDPM_JAX_DATA"  # how the pages learn where runs and data are
 OPTIONS = {
     "browser.gatherUsageStats": "false",
@@ -39,17 +44,25 @@ def environment(workdir: str, data: str) -> dict[str, str]:
     return {**os.environ, ROOT: str(pathlib.Path(workdir).absolute()), DATA: str(pathlib.Path(data).absolute())}
 
 
-def free_port(address: str, first: int = 8501) -> int:
-    """Return the first port from `first` on that nobody listens on."""
-    for port in range(first, first + 100):
-        with socket.socket() as probe:
+def free_port(address: str, first: int = FIRST_PORT, tries: int = 100) -> int:
+    """Return the first of `tries` ports, from `first` on, that nobody listens on at an address."""
+    try:
+        family = socket.getaddrinfo(address, first, type=socket.SOCK_STREAM)[0][0]
+    except OSError as error:
+        raise runtime.BadInput(NOT_HERE.format(address)) from error
+    for port in range(first, min(first + tries, 65536)):
+        with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((address, port))
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL:
+                    raise runtime.BadInput(NOT_HERE.format(address)) from error
                 continue
             return port
-    raise OSError(f"no port from {first} to {first + 99} is free; give another with --port")
+    if tries == 1:
+        raise runtime.BadInput(f"port {first} cannot be had at {address}; give another, or leave out --port")
+    raise runtime.BadInput(f"no port from {first} to {first + tries - 1} is free; give another with --port")
 
 
 def is_loopback(address: str) -> bool:

@@ -73,10 +73,10 @@ def draw(*, model: str, which: str, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def animate(*, model: str, which: str, job: dict[str, Any]) -> dict[str, Any]:
-    """Return the frames [f, n, h, w, c] of a job's denoising."""
+    """Return the frames [f, n, h, w, c] of a job's denoising, and its recipe."""
     loaded = _load(model, which)
-    _settings(loaded, job)
-    return {"frames": packed(recipes.frames(loaded, job)[0])}
+    recipe = loaded.recipe(job=job, settings=_settings(loaded, job)._asdict())
+    return {"frames": packed(recipes.frames(loaded, job)[0]), "recipe": recipe}
 
 
 def noised(*, model: str, which: str, picture: str, strength: float, seed: int) -> dict[str, Any]:
