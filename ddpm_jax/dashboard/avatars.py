@@ -33,8 +33,9 @@ def show() -> None:
     with left:
         _words(model, faces)
         _settings()
-    with right:
-        mode = st.segmented_control("Show", MODES, default=MODES[0], key="mode", required=True)
+    with right, st.container(key="result"):
+        st.session_state.setdefault("mode", MODES[0])
+        mode = st.segmented_control("Show", MODES, key="mode", required=True)
         if mode == "Grid":
             studio.grid(model, now)
         elif mode == "From a picture":

@@ -34,18 +34,14 @@ def chosen(model: ui.Model, now: Controls, answer: dict[str, Any], picture: np.n
         return
     st.image(ui.png(picture, scale), width="stretch")
     one, two = st.columns(2, vertical_alignment="bottom")
-    sizes = [side * k for k in (1, 4, 10, 20, 40, 100) if side * k <= LARGEST]
-    pixels = one.selectbox("Pixels a side", sizes, index=min(2, len(sizes) - 1), key="pixels", accept_new_options=True)
+    st.session_state["scale"] = min(st.session_state.get("scale", 10), LARGEST // side)
+    scale = int(one.number_input("Size of a pixel", 1, LARGEST // side, key="scale", help="1: the picture as it is"))
     clear = two.toggle("Transparent", key="clear") if model.spec.background else False
-    times = _times(pixels, side)
-    if times is None:
-        st.error(f"Pixels a side is {str(pixels)[:20]}; give a multiple of {side} up to {LARGEST}")
-        return
     background = list(model.spec.background or ()) if clear else None
     made = picture if background is None else images.transparent(picture[None], background)[0]
-    recipe |= {"scale": times, "background": background}
-    content = images.encode_png(images.to_pil(images.enlarge(made, times)), recipe)
-    _download("PNG", content, f"{_name(now.label)}.png", "image/png")
+    recipe |= {"scale": scale, "background": background}
+    content = images.encode_png(images.to_pil(images.enlarge(made, scale)), recipe)
+    _download(f"PNG, {side * scale}x{side * scale}", content, f"{_name(now.label)}.png", "image/png")
 
 
 def grid(model: ui.Model, now: Controls) -> None:
@@ -53,8 +49,7 @@ def grid(model: ui.Model, now: Controls) -> None:
     groups = model.spec.labels.groups
     first = list(groups[0].words[:5])
     last = [word for word in groups[-1].words if word not in first][:6]
-    rows = st.multiselect("Rows", model.spec.labels.words, default=first, max_selections=12, key="grid_rows")
-    columns = st.multiselect("Columns", model.spec.labels.words, default=last, max_selections=12, key="grid_columns")
+    rows, columns = _line("Rows", model, first), _line("Columns", model, last)
     if not rows or not columns:
         st.info("Choose one word or more for the rows, and for the columns.")
         return
@@ -72,6 +67,11 @@ def grid(model: ui.Model, now: Controls) -> None:
     content = images.encode_png(sheet, {**answer["recipe"], "scale": max(1, 96 // model.spec.shape[0])})
     st.image(content)
     _download("PNG", content, "grid.png", "image/png")
+
+
+def _line(title: str, model: ui.Model, default: list[str]) -> list[str]:
+    key = f"{title} of {model.spec.name}"
+    return st.multiselect(title, model.spec.labels.words, default=default, max_selections=12, key=key)
 
 
 def from_picture(model: ui.Model, now: Controls) -> None:
@@ -183,6 +183,8 @@ def _restored(name: str, content: bytes, file_id: str) -> bool:
     settings = recipe.get("settings")
     now = {**(settings if isinstance(settings, dict) else {}), **recipe["job"]}
     _want(now, maker, "raw" if recipe.get("which") == "raw" else "ema")
+    if isinstance(scale := recipe.get("scale"), int) and 1 <= scale <= LARGEST:
+        st.session_state["restore"] |= {"clear": bool(recipe.get("background")), "scale": scale}
     return True
 
 
@@ -209,14 +211,6 @@ def _packed(picture: np.ndarray) -> str:
     import base64
 
     return base64.b64encode(ui.png(picture)).decode()
-
-
-def _times(pixels: Any, side: int) -> int | None:
-    """Return how many times as large a picture is to be, None where `pixels` is no multiple of its side."""
-    text = str(pixels)
-    if not re.fullmatch("[0-9]{1,5}", text) or int(text) % side or not side <= int(text) <= LARGEST:
-        return None
-    return int(text) // side
 
 
 def _name(label: str) -> str:

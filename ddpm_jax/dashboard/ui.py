@@ -75,13 +75,12 @@ def choose_model(wanted: str = "", *, labels: bool = True, names: tuple[str, ...
     if not fitting:
         return None
     left, right = st.columns([3, 2], vertical_alignment="bottom")
-    options = list(fitting)
-    place = options.index(wanted) if wanted in options else 0
-    name = left.selectbox("Model", options, index=place, key="model", help="Runs that have a checkpoint")
-    words = {"ema": "Averaged", "raw": "Raw"}
-    which = right.segmented_control(
-        "Weights", list(words), default="ema", key="which", required=True, format_func=words.__getitem__
-    )
+    options, words, state = list(fitting), {"ema": "Averaged", "raw": "Raw"}, st.session_state
+    if state.get("model") not in options:
+        state["model"] = wanted if wanted in options else options[0]
+    state.setdefault("which", "ema")
+    name = left.selectbox("Model", options, key="model", help="Runs that have a checkpoint")
+    which = right.segmented_control("Weights", list(words), key="which", required=True, format_func=words.__getitem__)
     saved = fitting[name if name in fitting else options[0]]
     assert saved.meta
     return Model(name, str(saved.path), saved.meta, Spec.from_json(saved.meta["spec"]), which or "ema")
