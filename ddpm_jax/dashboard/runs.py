@@ -1,8 +1,11 @@
 """What lies under the workdir root: runs, their state in a word, their checkpoints, and the models to sample from."""
 
+import contextlib
 import functools
 import json
+import math
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +16,22 @@ from ddpm_jax.processes import Process
 
 MARKS = ("checkpoints", metrics.FILE, runtime.PROGRESS, jobs.FILE)  # any of them makes a folder a run
 PRETRAINED = pathlib.Path(__file__).parents[1] / "pretrained"
-EXIT_WORDS = {65: "refused", 69: "refused", 70: "diverged", 74: "storage failed", 75: "stopped", 0: "done"}
+LINE = re.compile(r'\{"step": (\d{1,15}), "time": (\d{1,12}(?:\.\d+)?)[,}]')
+NUMBERS = ("step", "steps", "loss", "rate", "eta_s")
+EXIT_WORDS = {
+    65: "refused",
+    69: "refused",
+    70: "diverged",
+    74: "storage failed",
+    75: "stopped",
+    0: "done",
+    -15: "stopped",
+}
 
 
 class Run(NamedTuple):
-    """A run. state: waiting, starting, running, done, stopped, diverged, refused, storage failed, failed, killed, or
-    unknown; `progress` is what its progress file says (`step`, `steps`, `loss`, `eta_s`), perhaps nothing.
+    """A run. state: waiting, starting, running, stopping, done, stopped, diverged, refused, storage failed, failed,
+    killed, or unknown; `progress` is what its progress file says (`NUMBERS`, finite), perhaps nothing.
     """
 
     name: str
@@ -30,7 +43,7 @@ class Run(NamedTuple):
     @property
     def active(self) -> bool:
         """Whether it trains, or will."""
-        return self.state in ("waiting", "starting", "running")
+        return self.state in ("waiting", "starting", "running", "stopping")
 
 
 class Saved(NamedTuple):
@@ -81,13 +94,26 @@ def scalars(folder: pathlib.Path) -> metrics.Series:
         status = file.stat()
     except OSError:
         return {}
-    return _scalars(folder, status.st_mtime_ns, status.st_size)
+    try:
+        return _scalars(folder, status.st_mtime_ns, status.st_size)
+    except (OSError, ValueError, TypeError):  # a value that is no number: not a file of ours
+        return {}
+
+
+def clock(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return (steps, seconds since 1970) of the lines of a run's metrics, in the order they were written."""
+    try:
+        lines = (folder / metrics.FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    found = [(int(hit[1]), float(hit[2])) for line in lines if (hit := LINE.match(line))]
+    return np.array([step for step, _ in found], np.int64), np.array([time for _, time in found], np.float64)
 
 
 def config(run: Run) -> dict[str, Any]:
     """Return the flat settings of a run, by its newest checkpoint; only the changes where it has none yet."""
     saved = newest(run.folder)
-    if saved and saved.meta:
+    if saved and saved.meta and isinstance(saved.meta.get("config"), dict):
         return runtime.flat(saved.meta["config"])
     return dict(run.job.changes) if run.job else {}
 
@@ -109,14 +135,21 @@ def log_tail(folder: pathlib.Path, lines: int = 12) -> str:
 
 
 def _run(folder: pathlib.Path, root: pathlib.Path) -> Run:
-    job, progress = jobs.read(folder), runtime.read_progress(folder)
-    return Run(folder.relative_to(root).as_posix(), folder, _state(folder, job, progress), progress, job)
+    job, said = jobs.read(folder), runtime.read_progress(folder)
+    progress = {key: said[key] for key in NUMBERS if _finite(said.get(key))}
+    return Run(folder.relative_to(root).as_posix(), folder, _state(folder, job, said), progress, job)
+
+
+def _finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _state(folder: pathlib.Path, job: jobs.Job | None, progress: dict[str, Any]) -> str:
-    said, process = str(progress.get("status", "")), Process.read(progress)
+    said, process = str(progress.get("status", "")), Process.read(progress) if _finite(progress.get("pid")) else None
     if job and job.state == "waiting":
         return "waiting"
+    if job and job.alive and jobs.asked(folder, job) is not None:
+        return "stopping"
     if process and process.alive() and said == "running":
         return "running"
     if job and job.alive:
@@ -138,7 +171,11 @@ def _is_run(folder: pathlib.Path, root: pathlib.Path) -> bool:
 
 
 def _changed(folder: pathlib.Path) -> float:
-    return max((folder / mark).stat().st_mtime for mark in MARKS if (folder / mark).exists())
+    times = [0.0]
+    for mark in MARKS:
+        with contextlib.suppress(OSError):  # not there, or no more
+            times.append((folder / mark).stat().st_mtime)
+    return max(times)
 
 
 def _saved(step: int, path: pathlib.Path) -> Saved:

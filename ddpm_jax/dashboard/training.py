@@ -1,8 +1,203 @@
-"""Page training."""
+"""Train: choose a configuration, change what it says, start; and the jobs that wait, run and have ended."""
+
+import functools
+import math
+import pathlib
+import re
+import time
+from typing import Any
 
 import streamlit as st
+
+from ddpm_jax import configs, runtime
+from ddpm_jax.dashboard import cards, jobs, runs, ui
+from ddpm_jax.datasets import avatars, punks
+from ddpm_jax.datasets.punks import splits
+
+# What a data set is called, the files of the cache that hold it, and the splits that may be held out of it.
+DATA: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "avatars": ("Embedded faces", (), avatars.SPLITS),
+    "mnist": ("MNIST", ("mnist",), ("test",)),
+    "punks": ("CryptoPunks", ("punks_images", "punks_labels"), tuple(splits.SPLITS)),
+    "punks_images": ("CryptoPunks without labels", ("punks_images",), punks.WITHOUT_LABELS),
+}
+COMMON = {
+    "train.steps": "Steps",
+    "train.minutes": "Minutes (0: all steps)",
+    "train.batch_size": "Batch size",
+    "optimizer.learning_rate": "Learning rate",
+    "data.holdout": "Held out of training",
+    "seed": "Seed",
+    "sampling.steps": "Sampling steps",
+    "sampling.guidance": "Guidance",
+}
+# Paths, and what the choice of a configuration already says: a browser has no say in them.
+HIDDEN = ("data.name", "data.path", "data.root", "init_from", "runtime.cache")
+EMBEDDED = ("avatars_cfg", {"train.minutes": 2.2})
+TWICE_S = 3.0  # an identical launch within this time is the second click of a double click
 
 
 def show() -> None:
     """Show the page."""
-    st.title("training")
+    st.title("Train")
+    cards.say()
+    if jobs.neglected(ui.workdir()):
+        jobs.see_to_queue(ui.workdir())
+    if not any(run.job for run in runs.find_all(ui.workdir())):
+        st.write("Nothing has been trained here yet. The embedded faces need no download; two minutes are enough.")
+        if st.button("Train the embedded faces (2 minutes)", type="primary", icon=":material/model_training:"):
+            _launch(EMBEDDED[0], EMBEDDED[1])
+            st.rerun()
+    form, below = st.container(), st.container()
+    with below:
+        every = 2 if any(run.active for run in runs.find_all(ui.workdir())) else 10
+        st.fragment(cards.show, run_every=every)()
+    cards.confirm()
+    with form:
+        _new()
+
+
+def _new() -> None:
+    """Show the choice of a configuration and its options."""
+    found = _options()
+    if not found:
+        st.button("Try again", icon=":material/refresh:")
+        return
+    name = st.selectbox("Configuration", list(found), format_func=lambda name: _named(found[name]), key="config")
+    config = found[name if name in found else next(iter(found))]
+    values = config["values"]
+    _about(config)
+    with st.container(border=True):
+        chosen = _widgets(config, {key: title for key, title in COMMON.items() if key in values})
+        others = [key for key in values if key not in COMMON and key not in HIDDEN]
+        with st.expander("All settings", icon=":material/tune:"):
+            for section in dict.fromkeys(key.partition(".")[0] for key in others):
+                st.markdown(f"**{section.capitalize()}**")
+                names = {key: _title(key) for key in others if key.partition(".")[0] == section}
+                chosen |= _widgets(config, names)
+        changes = {key: value for key, value in chosen.items() if value != values[key]}
+        row = st.container(horizontal=True, vertical_alignment="center")
+        start = row.button(
+            "Start training", type="primary", icon=":material/play_arrow:", disabled=None in chosen.values()
+        )
+        row.caption("; ".join(f"{key} {value}" for key, value in changes.items()) or "As shipped, nothing changed")
+    if start:
+        _launch(config["name"], changes)
+        st.rerun()
+
+
+def _about(config: dict[str, Any]) -> None:
+    """Show what a configuration is and what it needs."""
+    values, parts = config["values"], paragraphs(config["about"])
+    title, files, _ = DATA.get(values["data.name"], (values["data.name"], (), ()))
+    cached = all(pathlib.Path(ui.data_root(), "cache", f"{file}.npz").is_file() for file in files)
+    where = "needs no download" if not files else "already here" if cached else "will be downloaded first"
+    st.markdown(parts[0])
+    if len(parts) > 1:
+        st.caption(parts[-1])
+    with st.container(horizontal=True):
+        st.badge(f"{title}: {where}", icon=":material/database:", color="green" if cached else "orange")
+        st.badge(
+            f"{values['train.steps']:,} steps of {values['train.batch_size']}", icon=":material/steps:", color="gray"
+        )
+
+
+def paragraphs(about: str) -> list[str]:
+    """Return the paragraphs of a docstring, without those that are a command or announce one."""
+    parts = [part for part in re.split(r"\n\s*\n", about) if part and not part.startswith((" ", "Run it"))]
+    return [" ".join(part.split()) for part in parts] or [""]
+
+
+def _widgets(config: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
+    """Show a widget for each key and return key -> value, None for what cannot be read."""
+    columns, found = st.columns(4), {}
+    for place, (key, title) in enumerate(titles.items()):
+        with columns[place % 4]:
+            found[key] = _widget(config, key, title)
+    return found
+
+
+def _widget(config: dict[str, Any], key: str, title: str) -> Any:
+    value, unique = config["values"][key], f"{config['name']}/{key}"
+    choices = ("", *DATA[config["values"]["data.name"]][2]) if key == "data.holdout" else config["choices"].get(key)
+    about = _helps().get(key)
+    if choices:
+        options = list(dict.fromkeys([value, *choices]))
+        said = st.selectbox(title, options, key=unique, help=about, format_func=lambda word: word or "nothing")
+        return said if said in options else value
+    if isinstance(value, bool):
+        return st.toggle(title, value, key=unique, help=about)
+    if isinstance(value, list):
+        return numbers(st.text_input(title, ", ".join(map(str, value)), key=unique, help=about, max_chars=60))
+    if not isinstance(value, int | float):
+        return value
+    low, high = config["ranges"].get(key, (0, 10**9))
+    if isinstance(value, int):
+        return st.number_input(title, int(low), int(high), value, step=_step(value), key=unique, help=about)
+    step = 10.0 ** (math.floor(math.log10(value)) - 1) if value else 0.1
+    return st.number_input(title, float(low), float(high), float(value), step=step, format="%g", key=unique, help=about)
+
+
+def numbers(text: str) -> list[int] | None:
+    """Return the whole numbers of "1, 2, 2" ([] where there are none), or None after saying what is wrong."""
+    if re.fullmatch(r"\s*(\d{1,5}\s*(,\s*\d{1,5}\s*){0,7})?", text, re.ASCII):
+        return [int(number) for number in re.findall(r"\d+", text, re.ASCII)]
+    st.error(f"{text[:20]!r} is no list of whole numbers; give at most 8, as in 1, 2, 2")
+    return None
+
+
+def _launch(name: str, changes: dict[str, Any]) -> None:
+    """Check a configuration and put it into the queue: once for a double click."""
+    state, asked = st.session_state, (name, repr(sorted(changes.items())))
+    before, at = state.get("launched", (None, 0.0))
+    if before == asked and time.monotonic() - at < TWICE_S:
+        return
+    state["launched"] = asked, time.monotonic()
+    changes = {**changes, "data.root": ui.data_root()}
+    checked = ui.start("check", part="check", name=name, changes=changes)
+    ui.result(checked)
+    if checked.cancelled() or checked.exception():
+        state["launched"] = None, 0.0
+        return
+    try:
+        folder = jobs.add(ui.workdir(), name, changes)
+    except (OSError, runtime.Failure) as error:
+        st.error(f"The run cannot start: {error}", icon=":material/error:")
+        return
+    state["said"] = f"{folder.name} is in the queue."
+    st.rerun()
+
+
+def _options() -> dict[str, dict[str, Any]]:
+    """Return name -> shipped configuration; asked once a server, for they never change."""
+    kept = _kept_options()
+    if not kept:
+        kept |= {config["name"]: config for config in ui.ask("options", part="options") or ()}
+    return kept
+
+
+@st.cache_resource
+def _kept_options() -> dict[str, dict[str, Any]]:
+    return {}
+
+
+@functools.cache
+def _helps() -> dict[str, str]:
+    """Return what configs/default.py says of each key: the comment behind it."""
+    text = pathlib.Path(configs.find("default")).read_text(encoding="utf-8")
+    return dict(re.findall(r"^    config\.([\w.]+) = .*?  # (.*)$", text, re.MULTILINE))
+
+
+def _named(config: dict[str, Any]) -> str:
+    """Return what the choice shows: "punks: CryptoPunks by type, skin and 87 accessories"."""
+    first = re.split(r"[.;:]|, \d", config["about"], maxsplit=1)[0]
+    return f"{config['name'].removesuffix('_cfg')} ({' '.join(first.split())})"
+
+
+def _title(key: str) -> str:
+    return key.rpartition(".")[2].replace("_", " ").capitalize()
+
+
+def _step(value: int) -> int:
+    """Return the step of a whole number's widget: a tenth of its size."""
+    return max(1, 10 ** (len(str(value)) - 2))
