@@ -9,6 +9,7 @@ from ddpm_jax.datasets import avatars as avatars_data
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding-top: 4rem; padding-bottom: 2rem; }
 [data-testid="stImage"] img { image-rendering: pixelated; }
+.st-key-sheet img { image-rendering: auto !important; }
 @media (max-width: 640px) { [data-testid="stColumn"]:has(> div > .st-key-result) { order: -1; } }
 h1 { font-size: 1.9rem !important; padding: 0.25rem 0 !important; }
 </style>"""

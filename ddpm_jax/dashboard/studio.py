@@ -65,7 +65,7 @@ def grid(model: ui.Model, now: Controls) -> None:
     pictures = array(answer["pictures"]).reshape(len(rows), len(columns), *model.spec.shape)
     sheet = images.attribute_grid(pictures, rows, columns, scale=max(1, 96 // model.spec.shape[0]))
     content = images.encode_png(sheet, {**answer["recipe"], "scale": max(1, 96 // model.spec.shape[0])})
-    st.image(content)
+    st.container(key="sheet").image(content)
     _download("PNG", content, "grid.png", "image/png")
 
 
