@@ -144,15 +144,17 @@ def _pictures(run: Run) -> None:
     series, sheets = runs.scalars(run.folder), runs.samples(run.folder)
     shown = [(name, title) for name, title in (("loss", "Loss"), ("eval/exact", "Exact match")) if name in series]
     picture = sheet(sheets[max(sheets)]) if sheets else None
-    columns = st.columns(len(shown) + (picture is not None)) if shown or picture else []
+    columns = st.columns(max(2, len(shown) + (picture is not None))) if shown or picture else []
     for column, (name, title) in zip(columns, shown, strict=False):
         steps, values = series[name]
         with column:
             st.caption(title if name == "loss" else f"{title}: {values[-1]:.1%} of held-out labels")
-            chart = charts.curves(title, {run.name: (steps, values)}, log=name == "loss", height=190)
+            chart = charts.curves(
+                title, {run.name: (steps, values)}, log=name == "loss", share=name != "loss", height=190
+            )
             st.altair_chart(chart, key=f"chart/{run.name}/{name}", alt=f"{title} of {run.name} over steps")
     if picture is not None:
-        with columns[-1]:
+        with columns[len(shown)]:
             st.caption(f"Samples at step {max(sheets):,}")
             st.image(picture, alt=f"Samples of {run.name} at step {max(sheets)}")
 

@@ -10,6 +10,7 @@ import pandas as pd
 from ddpm_jax.dashboard import runs
 
 COLOURS = ("#0f766e", "#c2410c", "#4338ca", "#a16207", "#be185d", "#4d7c0f", "#0369a1", "#6b7280")
+NOISE = ("#134e4a", "#0f766e", "#d97706", "#b91c1c")  # from little noise to much
 INK = "#57534e"
 POINTS = 800  # of a line: more cannot be seen, and would have to be sent
 Series = tuple[np.ndarray, np.ndarray]
@@ -21,23 +22,34 @@ def curves(
     *,
     smoothing: float = 0.0,
     log: bool = False,
-    height: int = 220,
+    share: bool = False,
+    height: int = 250,
     colours: Sequence[str] = COLOURS,
 ) -> Any:
-    """Return lines over steps, one for each name; where they are smoothed, what was measured stays behind them."""
+    """Return lines over steps, one for each name; where they are smoothed, what was measured stays behind them.
+
+    A `share` is shown from 0 to 1.
+    """
     table = pd.concat([_table(run, *series, smoothing) for run, series in lines.items()])
+    log = log and not share
     if log:
         table = table[(table["value"] > 0) & (table["smooth"] > 0)]
     domain = list(lines)
-    legend = alt.Legend(orient="bottom", columns=1 if any(len(run) > 18 for run in domain) else 3, title=None)
+    legend = alt.Legend(
+        orient="bottom",
+        symbolOpacity=1,
+        labelColor=INK,
+        columns=1 if any(len(run) > 18 for run in domain) else 3,
+        title=None,
+    )
     colour = alt.Color(
         "run:N",
         scale=alt.Scale(domain=domain, range=[colours[i % len(colours)] for i in range(len(domain))]),
         legend=legend if len(domain) > 1 else None,
     )
     base = alt.Chart(table).encode(x=_steps(), color=colour)
-    scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False)
-    axis = alt.Axis(title=None, format="~g", labelColor=INK, tickCount=5)
+    scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False)
+    axis = alt.Axis(title=None, format="%" if share else ".6~g", labelColor=INK, tickCount=5)
     shown = [alt.Tooltip("run:N"), alt.Tooltip("step:Q", format=","), alt.Tooltip("value:Q", title=name, format=".4g")]
     drawn = base.mark_line(strokeWidth=2, point=len(table) < 4 * len(domain)).encode(
         y=alt.Y("smooth:Q", scale=scale, axis=axis), tooltip=shown

@@ -16,7 +16,7 @@ from ddpm_jax.processes import Process
 
 MARKS = ("checkpoints", metrics.FILE, runtime.PROGRESS, jobs.FILE)  # any of them makes a folder a run
 PRETRAINED = pathlib.Path(__file__).parents[1] / "pretrained"
-LINE = re.compile(r'\{"step": (\d{1,15}), "time": (\d{1,12}(?:\.\d+)?)[,}]')
+LINE = re.compile(r'\{"step": \d+, "time": (\d{1,12}(?:\.\d+)?)[,}]')
 NUMBERS = ("step", "steps", "loss", "rate", "eta_s")
 EXIT_WORDS = {
     65: "refused",
@@ -100,14 +100,13 @@ def scalars(folder: pathlib.Path) -> metrics.Series:
         return {}
 
 
-def clock(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return (steps, seconds since 1970) of the lines of a run's metrics, in the order they were written."""
+def clock(folder: pathlib.Path) -> np.ndarray:
+    """Return the seconds since 1970 of the lines of a run's metrics, in the order they were written."""
     try:
         lines = (folder / metrics.FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    found = [(int(hit[1]), float(hit[2])) for line in lines if (hit := LINE.match(line))]
-    return np.array([step for step, _ in found], np.int64), np.array([time for _, time in found], np.float64)
+    return np.array([float(hit[1]) for line in lines if (hit := LINE.match(line))], np.float64)
 
 
 def config(run: Run) -> dict[str, Any]:
@@ -200,9 +199,13 @@ def _scalars(folder: pathlib.Path, changed: int, size: int) -> metrics.Series:
 
 def differences(configs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a row {"setting", run: value, ...} for each key in which runs differ."""
+    return [row for row in table(configs) if len({row[run] for run in configs}) > 1]
+
+
+def table(configs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row {"setting", run: value, ...} for each key, all values as text."""
     keys = sorted({key for config in configs.values() for key in config})
-    rows = [{"setting": key, **{run: _text(config.get(key)) for run, config in configs.items()}} for key in keys]
-    return [row for row in rows if len({row[run] for run in configs}) > 1]
+    return [{"setting": key, **{run: _text(config.get(key)) for run, config in configs.items()}} for key in keys]
 
 
 def _text(value: Any) -> str:

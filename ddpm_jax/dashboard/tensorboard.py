@@ -3,6 +3,27 @@
 import pathlib
 import subprocess
 import sys
+import threading
+
+
+class Board:
+    """The TensorBoard of all runs under a root; started when it is asked for, and only once."""
+
+    def __init__(self, root: pathlib.Path) -> None:
+        """Take the root; nothing is started yet."""
+        self.address = ""
+        self._root, self._starting = root, threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def alive(self) -> bool:
+        """Say whether it serves."""
+        return bool(self.address) and self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it unless it serves; whether it does then `alive` says."""
+        with self._starting:
+            if not self.alive():
+                self._process, self.address = start(self._root)
 
 
 def start(root: pathlib.Path) -> tuple[subprocess.Popen[str], str]:

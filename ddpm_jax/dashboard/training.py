@@ -189,9 +189,9 @@ def _helps() -> dict[str, str]:
 
 
 def _named(config: dict[str, Any]) -> str:
-    """Return what the choice shows: "punks: CryptoPunks by type, skin and 87 accessories"."""
-    first = re.split(r"[.;:]|, \d", config["about"], maxsplit=1)[0]
-    return f"{config['name'].removesuffix('_cfg')} ({' '.join(first.split())})"
+    """Return what the choice shows: the name, and the first words of what it is."""
+    first = re.split("[.;]", config["about"], maxsplit=1)[0]
+    return f"{config['name'].removesuffix('_cfg')}: {' '.join(first.split())}"
 
 
 def _title(key: str) -> str:
