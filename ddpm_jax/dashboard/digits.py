@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
-from streamlit_drawable_canvas import st_canvas
 
 from ddpm_jax import images, runtime
 from ddpm_jax.dashboard import answers, figures, ui
@@ -89,7 +88,7 @@ def noise(model: ui.Model) -> None:
     """Show a digit, the digit noised, and every estimate of the digit on the way back."""
     controls, pictures = st.columns([2, 3], gap="large")
     with controls:
-        word = st.segmented_control("Digit", DIGITS, default="5", required=True, key="noise_digit") or "5"
+        word = st.segmented_control("Digit", DIGITS, default="5", required=True, key="noise_digit", wrap=True) or "5"
         t = st.slider("Noise it to time t", 0.05, 1.0, 0.6, 0.05, key="noise_t", help="0 is the picture, 1 pure noise")
         told = bool(model.spec.labels.size) and st.toggle("Tell the model which digit it is", key="noise_told")
         how = _how(model, "noise", "Another digit")
@@ -144,6 +143,8 @@ def ink_of(content: bytes) -> np.ndarray | None:
 
 def _canvas(half: str) -> np.ndarray | None:
     """Show the canvas, in `half` grey; return what is drawn on it."""
+    from streamlit_drawable_canvas import st_canvas  # importable only while Streamlit serves
+
     shade = np.zeros((CANVAS, CANVAS, 1), np.uint8)
     if half:
         shade.reshape(mnist.SIDE, 10, mnist.SIDE, 10)[HALVES[half][0], :, HALVES[half][1]] = 60
@@ -204,7 +205,7 @@ def _digit(model: ui.Model, part: str, title: str, *, default: str) -> str:
         st.caption("This model was trained without words: it cannot be asked for a certain digit.")
         return ""
     choices = [*DIGITS, "any"]
-    word = st.segmented_control(title, choices, default=default, required=True, key=f"{part}_digit")
+    word = st.segmented_control(title, choices, default=default, required=True, key=f"{part}_digit", wrap=True)
     return word if word in DIGITS else ""
 
 

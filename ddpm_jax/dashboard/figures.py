@@ -32,7 +32,8 @@ def figure(source: str, caption: str, name: str, size: int) -> str:
 def bars(odds: Mapping[str, Sequence[float]], words: Sequence[str]) -> str:
     """Return the probabilities of words as bars, those of each key in a colour of its own."""
     legend = "".join(
-        f'<span style="margin-right:1rem"><span style="color:{colour}" aria-hidden="true">&#9632;</span> '
+        '<span style="margin-right:1rem;display:inline-block">'
+        f'<span style="color:{colour}" aria-hidden="true">&#9632;</span> '
         f"{html.escape(name)}: {html.escape(best(values, words))}</span>"
         for (name, values), colour in zip(odds.items(), COLOURS, strict=False)
     )
