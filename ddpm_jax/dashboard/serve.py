@@ -1,6 +1,7 @@
 """How the dashboard is served: the command line of Streamlit, with the theme, the limits and the address."""
 
 import errno
+import ipaddress
 import os
 import pathlib
 import socket
@@ -66,5 +67,8 @@ def free_port(address: str, first: int = FIRST_PORT, tries: int = 100) -> int:
 
 
 def is_loopback(address: str) -> bool:
-    """Say whether an address is this machine's own."""
-    return address in ("localhost", "::1") or address.startswith("127.")
+    """Say whether an address is this machine's own: a name that only looks like one is not."""
+    try:
+        return address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
