@@ -105,7 +105,9 @@ jobs.add(root, {CONFIG!r}, {{"seconds": 60}})
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=20)
     (folder,) = until(lambda: [path.parent for path in tmp_path.glob("*/began")])
     until(began(folder))
-    assert jobs.read(folder).alive
+    queue = json.loads((tmp_path / jobs.LOCK).read_bytes())["pid"]
+    # What a terminal sends to its foreground, or at its end, reaches neither.
+    assert len({os.getsid(pid) for pid in (0, queue, jobs.read(folder).trainer.pid)}) == 3
     assert jobs.stop(folder)
     until(lambda: state(folder) == "ended")
     assert jobs.read(folder).code == runtime.Exit.STOPPED
@@ -128,23 +130,25 @@ def test_a_job_that_is_stopped_saves_and_can_be_resumed(tmp_path, queue):
 
 
 def test_a_second_stop_sends_no_second_signal_which_would_not_save(tmp_path):
-    program = "import signal, time\nsignal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))\n"
-    program += "print('ready', flush=True)\nwhile True: time.sleep(0.05)"
-    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    with child:
-        assert child.stdout.readline() == "ready\n"
-        who = dataclasses.asdict(Process(child.pid, Process.current().host, start_time(child.pid)))
-        folder = write(tmp_path / "run", state="started", process=who)
+    folder, asked = tmp_path / "run", tmp_path / "asked"
+    program = f"import signal, time\nfile = open({str(asked)!r}, 'a', buffering=1)\n"
+    program += "signal.signal(signal.SIGTERM, lambda *_: print('asked', file=file))\nprint('ready', file=file)\n"
+    program += "time.sleep(5)\n" * 12
+    with subprocess.Popen([sys.executable, "-c", program]) as child:
+        until(lambda: asked.exists() and asked.read_text() == "ready\n")
+        who = Process(child.pid, Process.current().host, start_time(child.pid))
+        write(folder, state="started", process=dataclasses.asdict(who))
         assert runs.find(tmp_path, "run").state == "starting"
         assert jobs.stop(folder)
-        assert child.stdout.readline() == "asked\n"
+        until(lambda: asked.read_text() == "ready\nasked\n")
         assert runs.find(tmp_path, "run").state == "stopping"
         assert jobs.stop(folder) and jobs.stop(folder)
+        time.sleep(0.2)
+        assert asked.read_text() == "ready\nasked\n"
         os.utime(folder / jobs.STOP, (time.time() - jobs.AGAIN_S - 1,) * 2)
         assert jobs.stop(folder)
-        assert child.stdout.readline() == "asked\n"
+        until(lambda: asked.read_text() == "ready\nasked\nasked\n", 3)
         child.kill()
-        assert child.stdout.read() == ""
 
 
 def test_a_waiting_job_that_is_stopped_never_starts(tmp_path, queue):
@@ -226,25 +230,30 @@ def test_a_job_that_is_deleted_under_the_queue_does_not_end_it(tmp_path, queue):
     assert jobs.read(second).code == 0
 
 
+def forged(**fields):
+    return json.dumps({"config": CONFIG, "changes": {}, "created": 1, **fields}).encode()
+
+
 @pytest.mark.parametrize(
     "content",
     [
         b"",
         b"\xff\x00",
         b"[]",
-        b'{"config": "avatars_cfg"',
-        b'{"config": "avatars_cfg", "changes": {}, "created": "now"}',
-        b'{"config": "avatars_cfg", "changes": {}, "created": Infinity}',
-        b'{"config": "avatars_cfg", "changes": [], "created": 1}',
-        b'{"config": 7, "changes": {}, "created": 1}',
-        b'{"config": "avatars_cfg", "changes": {}, "created": 1, "state": "soon"}',
-        b'{"config": "avatars_cfg", "changes": {}, "created": 1, "process": {"pid": -1, "host": "a", "start_time": 1}}',
-        b'{"config": "avatars_cfg", "changes": {}, "created": 1, "process": {"pid": Infinity, "host": "", "start_time": 1}'
-        b"}",
-        b'{"config": "avatars_cfg", "changes": {}, "created": 1, "process": {"pid": "me"}}',
-        b'{"config": "avatars_cfg", "changes": {}, "created": 1, "shell": "rm"}',
+        forged()[:-1],
+        forged(created="now"),
+        forged(created=float("inf")),
+        forged(changes=[]),
+        forged(config=7),
+        forged(state="soon"),
+        forged(code="75"),
+        forged(process={"pid": -1, "host": "a", "start_time": 1}),
+        forged(process={"pid": float("inf"), "host": "a", "start_time": 1}),
+        forged(process={"pid": "me"}),
+        forged(shell="rm"),
         b"[" * 100_000,
     ],
+    ids=range(15),
 )
 def test_a_run_file_that_is_forged_or_torn_is_no_job_and_stops_no_queue(tmp_path, queue, content):
     folder = tmp_path / "forged"
