@@ -13,21 +13,32 @@ VERSION := $(if $(INTERPRETER),$(shell "$(INTERPRETER)" -c 'import sys; print("%
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(VERSION))
 CONSTRAINTS := constraints/$(if $(filter 3.11,$(VERSION)),py311,py313).txt
 BIN := $(VENV)/bin
+EXTRAS_dev := [dev]
+EXTRAS_dashboard := [dashboard]
+EXTRAS_browser := [dev,browser]
 INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: demo test test-long lint format clean has-python
+.PHONY: demo dashboard test test-long test-browser lint format clean has-python
 
 demo: $(INSTALLED)-demo
 	$(BIN)/python scripts/demo.py
+
+dashboard: $(INSTALLED)-dashboard
+	$(BIN)/python scripts/dashboard.py
 
 test: $(INSTALLED)-dev
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
 test-long: $(INSTALLED)-dev
 	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
+
+# In a Chromium: $$CHROMIUM, one that is on the PATH, or else one that is installed first.
+test-browser: $(INSTALLED)-browser
+	$(BIN)/python tests/browser/chromium.py
+	$(BIN)/python -m pytest tests/browser -m browser -n 0 $(PYTEST_ARGS)
 
 lint: $(INSTALLED)-dev
 	$(BIN)/ruff format --check .
@@ -53,5 +64,5 @@ endif
 	  "$(PYTHON) is Python $(VERSION); name one that is 3.11 or newer, as in `make $(MAKECMDGOALS) PYTHON=python3.12`")'
 	@echo "installing into $(VENV) with $(CONSTRAINTS); the first time takes about a minute"
 	@"$(INTERPRETER)" -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".$(if $(filter dev,$*),[dev])"
+	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".$(EXTRAS_$*)"
 	@touch $@
