@@ -151,17 +151,13 @@ class Generator(loaded.Loaded):
         other_seed: int | None = None,
         **how: Unpack[How],
     ) -> Pictures:
-        """Return pictures from one label to another: their predictions are mixed, and the noises of two seeds slerped.
-
-        The ends are the pictures of the labels themselves; there is no other guidance.
-        """
+        """Return pictures from one label's to another's: their predictions mixed, and the noises of two seeds slerped."""
         requests.refuse("an interpolation", how, ("guidance", "interval", "rescale", "weights", "compose"))
         check_range("frames", frames, 2, loaded.MAX_PICTURES)
         ends = self.vectors([one, other], complete=complete)
         shares = np.linspace(0, 1, frames)
         guide = requests.stacked([guidance.between(ends[0], ends[1], share) for share in shares.tolist()])
-        first = self.engine.noise(engine.places(1, seed))
-        last = first if other_seed is None else self.engine.noise(engine.places(1, other_seed))
+        first, last = (self.engine.noise(engine.places(1, s)) for s in (seed, seed if other_seed is None else other_seed))
         start = self.engine.between(first[0], np.repeat(last, frames, axis=0), shares)
         at = engine.same_place(frames, seed)
         rows = requests.rows(self.settings(**how), self.model.schedule)
@@ -245,10 +241,9 @@ class Generator(loaded.Loaded):
 
 
 def load(path: str | os.PathLike[str], which: str = "ema") -> Generator:
-    """Return the generator of a workdir, one of its checkpoints, or a released model's name.
+    """Return the generator of a workdir, one of its checkpoints, or a released model; `which` weights: "ema" or "raw".
 
-    `which` is "ema" (the averaged parameters) or "raw". Raises runtime.BadInput if there is none, and
-    checkpoint.Damaged if its arrays are not those that were saved.
+    Raises runtime.BadInput if there is none, and checkpoint.Damaged if its arrays are not those that were saved.
     """
     if which not in ("ema", "raw"):
         raise runtime.BadInput(f"which is {which!r}; choose ema or raw")
