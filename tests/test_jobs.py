@@ -191,7 +191,7 @@ def test_a_run_that_was_started_by_hand_is_not_deleted_while_it_holds_its_workdi
 
 def test_a_pid_that_belongs_to_another_process_by_now_is_not_signalled(tmp_path):
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
-        who = Process(other.pid, Process.current().host, start_time(other.pid) - 3600)
+        who = Process(other.pid, Process.current().host, (start_time(other.pid) or 0) - 3600)
         folder = write(tmp_path / "run", state="started", process=dataclasses.asdict(who))
         assert not jobs.stop(folder)
         time.sleep(0.2)

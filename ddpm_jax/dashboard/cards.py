@@ -86,15 +86,22 @@ def say() -> None:
 
 def confirm() -> None:
     """Ask before a run is deleted, if that was wanted. For the page: what a fragment opens, its next turn closes."""
-    if name := st.session_state.pop("deleting", ""):
+    if name := st.session_state.get("deleting", ""):
         _confirm(name)
 
 
-@st.dialog("Delete this run?")
+def _decided() -> None:
+    st.session_state.pop("deleting", None)
+
+
+@st.dialog("Delete this run?", on_dismiss=_decided)
 def _confirm(name: str) -> None:
     st.write(f"**{name}**, its checkpoints and its logs move to the trash folder `{jobs.TRASH}` of the workdir.")
     row = st.container(horizontal=True)
+    if row.button("Keep it", key="delete_not", on_click=_decided):
+        st.rerun()
     if row.button("Move to trash", type="primary", icon=":material/delete:", key="delete_really"):
+        _decided()
         run = runs.find(ui.workdir(), name)
         try:
             if run is None:
@@ -103,8 +110,6 @@ def _confirm(name: str) -> None:
             st.session_state["said"] = f"{name} is in the trash: {place}"
         except (OSError, runtime.Failure) as error:
             st.session_state["refused"] = str(error)
-        st.rerun()
-    if row.button("Keep it", key="delete_not"):
         st.rerun()
 
 

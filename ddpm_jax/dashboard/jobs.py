@@ -171,7 +171,7 @@ def run_queue(root: pathlib.Path) -> None:
                 _await_others(root)
                 job = read(folder)
                 if job and job.state == "waiting":
-                    with contextlib.suppress(FileNotFoundError):  # it was deleted this very moment
+                    with contextlib.suppress(FileNotFoundError):  # it was deleted under our hands
                         _run(folder, job)
         # A job that was added since the last look saw a queue here, and relies on it: look again.
 
@@ -203,9 +203,7 @@ def _run(folder: pathlib.Path, job: Job) -> None:
         unchanged = False
     if not unchanged:
         child.terminate()
-    code = child.wait()
-    with contextlib.suppress(FileNotFoundError):  # it ended, and was deleted before this line
-        _write(folder, dataclasses.replace(job, state="ended", code=code))
+    _write(folder, dataclasses.replace(job, state="ended", code=child.wait()))
 
 
 def _await_others(root: pathlib.Path) -> None:

@@ -99,11 +99,13 @@ def _curves(chosen: list[Run]) -> None:
             "Log scale", ("losses", "all", "none"), default="losses", key="log", required=True
         )
     low, high = (last * part / 100 for part in window)
-    columns = st.columns(1 if len(shown) == 1 else 2)
-    for place, name in enumerate(name for name in shown if name in names):
+    shown, columns = [name for name in shown if name in names], []
+    for place, name in enumerate(shown):
+        if place % 2 == 0:  # a row at a time: on a narrow screen they follow each other in this order
+            columns = st.columns(min(2, len(shown)))
         lines = {run: _within(*found[name], low, high) for run, found in series.items() if name in found}
         lines = {run: line for run, line in lines.items() if len(line[0])}
-        with columns[place % len(columns)]:
+        with columns[place % 2]:
             st.markdown(f"**{_title(name)}**")
             if not lines:
                 st.caption("Nothing was measured in these steps.")
@@ -128,7 +130,7 @@ def _words(chosen: list[Run]) -> None:
         with column:
             st.markdown(f"**Held-out pictures with the word, {title}**")
             mean = np.mean(list(shares.values()))
-            st.caption(f"{len(shares)} words, mean {mean:.1%}, {sum(share == 1 for share in shares.values())} at 100 %")
+            st.caption(f"{len(shares)} words, mean {mean:.1%}, {sum(share == 1 for share in shares.values())} at 100%")
             st.altair_chart(charts.bars(shares), key=f"words/{title}", alt=f"Share of pictures {title}, by word")
 
 

@@ -33,7 +33,8 @@ COMMON = {
 }
 # Paths, and what the choice of a configuration already says: a browser has no say in them.
 HIDDEN = ("data.name", "data.path", "data.root", "init_from", "runtime.cache")
-EMBEDDED = ("avatars_cfg", {"train.minutes": 2.2})
+EMBEDDED: tuple[str, dict[str, Any]] = ("avatars_cfg", {"train.minutes": 2.2})
+COLUMNS = 4  # of widgets
 TWICE_S = 3.0  # an identical launch within this time is the second click of a double click
 
 
@@ -46,8 +47,7 @@ def show() -> None:
     if not any(run.job for run in runs.find_all(ui.workdir())):
         st.write("Nothing has been trained here yet. The embedded faces need no download; two minutes are enough.")
         if st.button("Train the embedded faces (2 minutes)", type="primary", icon=":material/model_training:"):
-            _launch(EMBEDDED[0], EMBEDDED[1])
-            st.rerun()
+            _launch(*EMBEDDED)
     form, below = st.container(), st.container()
     with below:
         every = 2 if any(run.active for run in runs.find_all(ui.workdir())) else 10
@@ -83,7 +83,6 @@ def _new() -> None:
         row.caption("; ".join(f"{key} {value}" for key, value in changes.items()) or "As shipped, nothing changed")
     if start:
         _launch(config["name"], changes)
-        st.rerun()
 
 
 def _about(config: dict[str, Any]) -> None:
@@ -110,9 +109,11 @@ def paragraphs(about: str) -> list[str]:
 
 def _widgets(config: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
     """Show a widget for each key and return key -> value, None for what cannot be read."""
-    columns, found = st.columns(4), {}
+    found, columns = {}, []
     for place, (key, title) in enumerate(titles.items()):
-        with columns[place % 4]:
+        if place % COLUMNS == 0:  # a row at a time: on a narrow screen they follow each other in this order
+            columns = st.columns(COLUMNS)
+        with columns[place % COLUMNS]:
             found[key] = _widget(config, key, title)
     return found
 
@@ -147,7 +148,7 @@ def numbers(text: str) -> list[int] | None:
 
 
 def _launch(name: str, changes: dict[str, Any]) -> None:
-    """Check a configuration and put it into the queue: once for a double click."""
+    """Check a configuration and put it into the queue, once for a double click; then the page starts over."""
     state, asked = st.session_state, (name, repr(sorted(changes.items())))
     before, at = state.get("launched", (None, 0.0))
     if before == asked and time.monotonic() - at < TWICE_S:
@@ -189,9 +190,8 @@ def _helps() -> dict[str, str]:
 
 
 def _named(config: dict[str, Any]) -> str:
-    """Return what the choice shows: the name, and the first words of what it is."""
-    first = re.split("[.;]", config["about"], maxsplit=1)[0]
-    return f"{config['name'].removesuffix('_cfg')}: {' '.join(first.split())}"
+    """Return what the choice shows: the first words of what a configuration is."""
+    return " ".join(re.split("[.;]", config["about"], maxsplit=1)[0].split()) or config["name"]
 
 
 def _title(key: str) -> str:
