@@ -1,5 +1,6 @@
 """How the dashboard is served: on this machine alone, to its own pages alone, and in a sentence where it cannot be."""
 
+import http.client
 import os
 import socket
 import subprocess
@@ -122,6 +123,18 @@ def test_an_upload_without_its_token_is_refused(dashboard):
     _, port = dashboard
     assert upload(port) == 403
     assert upload(port, cookie="_streamlit_xsrf=forged", token="other") == 403
+
+
+@pytest.mark.parametrize("path", ["/..%2f..%2f{}", "/../../{}", "/static/..%2f..%2f{}", "//{}", "/app/static/../{}"])
+def test_no_address_leads_out_of_what_is_served(dashboard, tmp_path, path):
+    _, port = dashboard
+    (tmp_path / "secret").write_text("secret")
+    up = "../" * 12 + str(tmp_path / "secret")
+    for file in (up, up.replace("/", "%2f"), "app/static/" + up):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.request("GET", path.format(file))
+        assert b"secret" not in connection.getresponse().read()
+        connection.close()
 
 
 def test_what_may_be_sent_is_small_and_errors_are_not_shown():

@@ -1,0 +1,185 @@
+"""The avatars page in a real browser: words are clicked, pictures follow, files and addresses bring them back."""
+
+import io
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_jax import animation, images
+
+from .conftest import settled
+
+
+@pytest.fixture
+def avatars(open_page):
+    def open_it(query=""):
+        page = open_page("", query)
+        page.get_by_role("button", name="Download PNG").wait_for()
+        return page
+
+    return open_it
+
+
+def tile(page, word):
+    """The tile of a word, in an open shelf."""
+    return page.locator(f'.tile[data-word="{word}"]')
+
+
+def address(page):
+    """The query of the page's address, as the page itself has it."""
+    return page.evaluate("Object.fromEntries(new URLSearchParams(location.search))")
+
+
+def says(page, **wanted):
+    """Wait until the address says what is wanted."""
+    page.wait_for_function(
+        "wanted => Object.entries(wanted).every(([k, v]) => new URLSearchParams(location.search).get(k) === v)",
+        arg=wanted,
+    )
+    settled(page)
+
+
+def chosen(page):
+    """The address of the large picture."""
+    return page.locator('[data-testid="stImage"] img').first.get_attribute("src")
+
+
+def download(page, name):
+    with page.expect_download() as file:
+        page.get_by_role("button", name=name).click()
+    with open(file.value.path(), "rb") as content:
+        return content.read()
+
+
+def test_a_word_is_asked_for_forbidden_and_left_open(avatars):
+    page = avatars()
+    page.get_by_text("Accessories", exact=False).first.click()
+    before = chosen(page)
+    tile(page, "Pipe").click()
+    says(page, label="Pipe")
+    assert tile(page, "Pipe").get_attribute("aria-label") == "Pipe: with" and chosen(page) != before
+    tile(page, "Pipe").click()
+    says(page, label="-Pipe")
+    assert tile(page, "Pipe").get_attribute("aria-label") == "Pipe: without"
+    tile(page, "Pipe").click()
+    page.wait_for_function("location.search === ''")
+    assert tile(page, "Pipe").get_attribute("aria-pressed") == "false"
+
+
+def test_of_one_kind_there_is_one_and_keys_do_what_clicks_do(avatars):
+    page = avatars()
+    tile(page, "Cat").click()
+    says(page, label="Cat")
+    tile(page, "Cat").press("ArrowLeft")
+    page.keyboard.press("Enter")
+    says(page, label="Robot")
+    assert tile(page, "Cat").get_attribute("aria-pressed") == "false"
+    page.get_by_role("searchbox").fill("wiz")
+    assert page.locator(".tile:visible").evaluate_all("tiles => tiles.map(t => t.dataset.word)")[0] == "Wizard Hat"
+    tile(page, "Wizard Hat").click()
+    says(page, label="Robot, Wizard Hat")
+
+
+def test_a_click_is_answered_within_a_second_and_a_half(avatars):
+    page = avatars("?label=Cat&steps=3")
+    took = []
+    for word in ("Robot", "Zombie", "Elf", "Human"):
+        before, began = chosen(page), time.monotonic()
+        tile(page, word).click()
+        page.wait_for_function(
+            """before => document.querySelector('[data-testid="stImage"] img')?.src.endsWith(before) === false""",
+            arg=before,
+        )
+        took.append(time.monotonic() - began)
+        settled(page)
+    print(f"click to picture: {sorted(took)[len(took) // 2]:.2f} s (median of {len(took)}, a tiny net)")
+    assert sorted(took)[len(took) // 2] < 1.5
+
+
+def test_a_permalink_shows_the_very_same_picture_in_another_tab(avatars, browser):
+    page = avatars("?label=Cat%2C+Cap&seed=11&n=5&pick=3&complete=1")
+    one = download(page, "Download PNG")
+    recipe = images.recipe_in(one, "it")
+    assert (recipe["job"]["label"], recipe["job"]["seed"], recipe["job"]["pick"]) == ("Cat, Cap", 11, 3)
+    other = browser.new_page()
+    other.goto(page.url)
+    other.get_by_role("button", name="Download PNG").wait_for()
+    settled(other)
+    two = download(other, "Download PNG")
+    other.close()
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(one))), np.asarray(Image.open(io.BytesIO(two))))
+
+
+@pytest.mark.parametrize("kind", ["png", "gif"])
+def test_a_picture_that_is_dropped_restores_all_controls(avatars, tmp_path, kind):
+    page = avatars("?label=Robot%2C+Crown%2C+-Pipe&seed=21&n=3&pick=2&steps=2&guidance=2.0")
+    wanted = address(page)
+    if kind == "gif":
+        page.get_by_text("Show the denoising").click()
+        content = download(page, "Download GIF")
+        assert animation.recipe_in(content, "it")["job"]["label"] == "Robot, Crown, -Pipe"
+    else:
+        content = download(page, "Download PNG")
+    (tmp_path / f"it.{kind}").write_bytes(content)
+    page = avatars("?")
+    assert address(page) == {}
+    page.get_by_role("radio", name="From a picture").click()
+    page.locator('input[type="file"]').set_input_files(tmp_path / f"it.{kind}")
+    says(page, **wanted)
+    assert tile(page, "Crown").get_attribute("data-state") == "1"
+    assert tile(page, "Pipe").get_attribute("data-state") == "-1"
+    if kind == "png":
+        assert np.array_equal(
+            *(np.asarray(Image.open(io.BytesIO(c))) for c in (content, download(page, "Download PNG")))
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("eps.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a PNG file"),
+        (
+            "large.png",
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x32\xc8\0\0\x32\xc8\x08\x02\0\0\0" + b"\0" * 20_000,
+            "is 13000x13000 pixels",
+        ),
+        ("<img src=x onerror=alert(1)>.png", b"nothing", "is not a PNG file"),
+    ],
+    ids=["EPS", "169 megapixels", "a tag for a name"],
+)
+def test_a_file_that_is_no_small_png_is_refused_in_words(avatars, tmp_path, name, content, said):
+    page = avatars()
+    page.get_by_role("radio", name="From a picture").click()
+    page.locator('input[type="file"]').set_input_files({"name": name, "mimeType": "image/png", "buffer": content})
+    page.get_by_text(said).wait_for()
+
+
+def test_a_stranger_s_recipe_is_checked_like_an_address(avatars):
+    job = {"kind": "sheet", "label": "../../etc/passwd", "n": 10**9, "seed": -1, "steps": 10**9, "model": "/etc"}
+    recipe = {"job": job, "settings": {"sampler": "__import__"}, "checkpoint": "0", "which": "ema", "scale": 10**9}
+    content = images.encode_png(images.to_pil(np.zeros((16, 16, 3), np.uint8)), recipe)
+    page = avatars()
+    page.get_by_role("radio", name="From a picture").click()
+    page.locator('input[type="file"]').set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": content})
+    page.get_by_text("n is 1000000000; it must be from 1 to 16").wait_for()
+    assert address(page) == {}
+
+
+def test_a_surprise_a_table_and_the_history(avatars):
+    page = avatars()
+    page.get_by_role("button", name="Surprise me").click()
+    page.wait_for_function("new URLSearchParams(location.search).get('label')")
+    settled(page)
+    first = address(page)["label"]
+    page.get_by_role("button", name="New seed").click()
+    page.wait_for_function("new URLSearchParams(location.search).get('seed')")
+    settled(page)
+    page.get_by_role("radio", name="Grid").click()
+    page.get_by_role("button", name="Download PNG").wait_for()
+    assert images.recipe_in(download(page, "Download PNG"), "it")["job"]["kind"] == "grid"
+    page.get_by_role("radio", name="History").click()
+    page.get_by_role("button", name="Restore").nth(1).click()
+    says(page, label=first)
+    assert "seed" not in address(page)
