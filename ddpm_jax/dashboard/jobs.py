@@ -124,18 +124,15 @@ def stop(folder: pathlib.Path) -> bool:
 
 def asked(folder: pathlib.Path, job: Job) -> float | None:
     """Return how many seconds ago the process of a job was asked to end; None where it was not."""
-    try:
-        named = Process.read(json.loads((folder / STOP).read_bytes()))
-        since = time.time() - (folder / STOP).stat().st_mtime
-    except (OSError, ValueError, TypeError):
+    if job.trainer is None or _named(folder / STOP) != job.trainer:
         return None
-    return since if named is not None and named == job.trainer else None
+    return time.time() - (folder / STOP).stat().st_mtime
 
 
 def delete(folder: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
     """Move a run into the trash folder of the root and return its place there. Raises BadInput while it runs."""
     job, holder = read(folder), Process.read(runtime.read_progress(folder))
-    running = (job and job.alive) or (holder and holder.alive() and _holds(folder, holder))
+    running = (job and job.alive) or (holder and holder.alive() and _named(folder / runtime.LOCK) == holder)
     if running or (job and job.state == "waiting"):
         raise runtime.BadInput(f"{folder.name} is running or waiting; stop it first")
     place = root / TRASH / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -154,10 +151,7 @@ def see_to_queue(root: pathlib.Path) -> None:
 
 def neglected(root: pathlib.Path) -> bool:
     """Say whether jobs wait and no queue is there to run them: it was killed, or the machine was."""
-    try:
-        holder = Process.read(json.loads((root / LOCK).read_bytes()))
-    except (OSError, ValueError, TypeError):
-        holder = None
+    holder = _named(root / LOCK)
     return not (holder and holder.alive()) and bool(waiting(root))
 
 
@@ -237,12 +231,12 @@ def _signal(process: Process | None, number: signal.Signals) -> bool:
         return False
 
 
-def _holds(folder: pathlib.Path, process: Process) -> bool:
-    """Say whether a process holds the lock of a workdir (see `runtime.lock_workdir`)."""
+def _named(path: pathlib.Path) -> Process | None:
+    """Return the process that a file names, None where it names none."""
     try:
-        return Process.read(json.loads((folder / runtime.LOCK).read_bytes())) == process
-    except (OSError, ValueError):
-        return False
+        return Process.read(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _write(folder: pathlib.Path, job: Job) -> None:
