@@ -111,10 +111,17 @@ def test_another_configuration_says_what_it_needs(root):
     assert "Embedded faces: needs no download" in text(app)
     app.selectbox(key="config").set_value("mnist_classes_cfg").run()
     assert "MNIST: will be downloaded first" in text(app)
+    app.selectbox(key="config").set_value("punks_cfg").run()
     cache = root.parent / "data" / "cache"
     cache.mkdir(parents=True)
-    (cache / "mnist.npz").touch()
+    (cache / "punks_images.npz").touch()
     app.run()
+    assert "CryptoPunks: will be downloaded first" in text(app)
+    (cache / "punks_labels.npz").touch()
+    app.run()
+    assert "CryptoPunks: already here" in text(app)
+    (cache / "mnist.npz").touch()
+    app.selectbox(key="config").set_value("mnist_classes_cfg").run()
     assert "MNIST: already here" in text(app)
     button(app, "Start training").click().run()
     assert [job.config for job in added(root)] == ["mnist_classes_cfg"]
@@ -199,7 +206,7 @@ def test_waiting_jobs_stand_in_their_order_and_are_taken_out(root):
     app = opened()
     shown = text(app)
     assert shown.index("**early**") < shown.index("**late**")
-    assert "2 of 2 in the queue" in shown
+    assert shown.index("Next in the queue") < shown.index("2 of 2 in the queue")
     app.button(key="stop/early").click().run()
     assert [folder.name for folder in jobs.waiting(root)] == ["late"]
     assert runs.find(root, "early").state == "stopped"
@@ -239,7 +246,7 @@ def test_a_run_that_trains_shows_its_step_its_time_left_and_its_samples(root):
 def test_files_that_are_half_written_break_no_card(root):
     folder = write(root / "mine", state="ended", code=75)
     (folder / "progress.json").write_text('{"step": "many", "steps": [], "pid": Infinity, "status": 7}')
-    (folder / "metrics.jsonl").write_text('{"step": 10, "time": 1.0, "loss": 1.0}\n{"step": 20, "ti')
+    (folder / "metrics.jsonl").write_text('{"step": 5, "loss": 2.0}\n{"step": 10, "loss": 1.0}\n{"step": 20, "ti')
     (folder / "samples").mkdir()
     (folder / "samples" / "samples_0000010.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     app = opened()

@@ -1,6 +1,7 @@
 """The cards of jobs: how far each is, what it draws, and what can be done with it; drawn anew every few seconds."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Literal
 
 import streamlit as st
@@ -29,6 +30,7 @@ WORDS = {
     "killed": "It was ended from outside; Resume goes on from the last checkpoint.",
 }
 ENDED = 6  # jobs that are shown beside those that run and wait
+PICTURED = 2  # of these, those with curves and samples: all is drawn anew every few seconds
 SHEET = 240  # pixels that a sheet of samples is enlarged to, at least
 
 
@@ -43,12 +45,12 @@ def show() -> None:
     ended = [run for run in found if not run.active]
     st.subheader("Jobs")
     for run in going:
-        _card(run, "")
+        _card(run, "", [_pictures])
     for run in waiting:
         place = queue.index(run.name) + 1
-        _card(run, f"{place} of {len(queue)} in the queue" if going or place > 1 else "Next: it is about to start")
-    for run in ended[:ENDED]:
-        _card(run, "")
+        _card(run, f"{place} of {len(queue)} in the queue" if place > 1 else "Next in the queue", [])
+    for place, run in enumerate(ended[:ENDED]):
+        _card(run, "", [_pictures] if place < PICTURED else [])
     if len(ended) > ENDED:
         st.caption(f"{len(ended) - ENDED} older ones are on the Monitor page.")
 
@@ -113,7 +115,8 @@ def _confirm(name: str) -> None:
         st.rerun()
 
 
-def _card(run: Run, words: str) -> None:
+def _card(run: Run, words: str, parts: list[Callable[[Run], None]]) -> None:
+    """Show a job: what is said of it, further parts, and its buttons."""
     with st.container(border=True):
         head = st.container(horizontal=True, vertical_alignment="center")
         with head:
@@ -124,8 +127,8 @@ def _card(run: Run, words: str) -> None:
             log := runs.log_tail(run.folder)
         ):
             st.code(log.splitlines()[-1][:400], language=None, wrap_lines=True)
-        if run.state != "waiting":
-            _pictures(run)
+        for part in parts:
+            part(run)
         _buttons(run)
 
 
@@ -148,8 +151,9 @@ def _pictures(run: Run) -> None:
     """Show the curves of loss and exact match, and the newest samples."""
     series, sheets = runs.scalars(run.folder), runs.samples(run.folder)
     shown = [(name, title) for name, title in (("loss", "Loss"), ("eval/exact", "Exact match")) if name in series]
+    shown = [pair for pair in shown if pair[0] != "loss" or len(series["loss"][0]) > 1]
     picture = sheet(sheets[max(sheets)]) if sheets else None
-    columns = st.columns(max(2, len(shown) + (picture is not None))) if shown or picture else []
+    columns = st.columns(max(2, len(shown) + bool(picture))) if shown or picture else []
     for column, (name, title) in zip(columns, shown, strict=False):
         steps, values = series[name]
         with column:

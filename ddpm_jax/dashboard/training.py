@@ -31,8 +31,6 @@ COMMON = {
     "sampling.steps": "Sampling steps",
     "sampling.guidance": "Guidance",
 }
-# Paths, and what the choice of a configuration already says: a browser has no say in them.
-HIDDEN = ("data.name", "data.path", "data.root", "init_from", "runtime.cache")
 EMBEDDED: tuple[str, dict[str, Any]] = ("avatars_cfg", {"train.minutes": 2.2})
 COLUMNS = 4  # of widgets
 TWICE_S = 3.0  # an identical launch within this time is the second click of a double click
@@ -41,7 +39,6 @@ TWICE_S = 3.0  # an identical launch within this time is the second click of a d
 def show() -> None:
     """Show the page."""
     st.title("Train")
-    cards.say()
     if jobs.neglected(ui.workdir()):
         jobs.see_to_queue(ui.workdir())
     if not any(run.job for run in runs.find_all(ui.workdir())):
@@ -50,6 +47,7 @@ def show() -> None:
             _launch(*EMBEDDED)
     form, below = st.container(), st.container()
     with below:
+        cards.say()
         every = 2 if any(run.active for run in runs.find_all(ui.workdir())) else 10
         st.fragment(cards.show, run_every=every)()
     cards.confirm()
@@ -69,7 +67,7 @@ def _new() -> None:
     _about(config)
     with st.container(border=True):
         chosen = _widgets(config, {key: title for key, title in COMMON.items() if key in values})
-        others = [key for key in values if key not in COMMON and key not in HIDDEN]
+        others = [key for key in values if key not in COMMON]
         with st.expander("All settings", icon=":material/tune:"):
             for section in dict.fromkeys(key.partition(".")[0] for key in others):
                 st.markdown(f"**{section.capitalize()}**")
@@ -131,7 +129,7 @@ def _widget(config: dict[str, Any], key: str, title: str) -> Any:
     if isinstance(value, list):
         return numbers(st.text_input(title, ", ".join(map(str, value)), key=unique, help=about, max_chars=60))
     if not isinstance(value, int | float):
-        return value
+        return value  # free text: names and paths, in which a browser has no say
     low, high = config["ranges"].get(key, (0, 10**9))
     if isinstance(value, int):
         return st.number_input(title, int(low), int(high), value, step=_step(value), key=unique, help=about)
