@@ -170,6 +170,7 @@ def test_no_widget_takes_a_path(root):
     keys = {one.key for kind in ("text_input", "selectbox", "number_input", "toggle") for one in app.get(kind)}
     asked = {str(key).partition("/")[2] for key in keys}
     assert {"train.steps", "net.channels", "data.storage"} <= asked
+    assert not {"**Init_from**", "**Init from**"} & {one.value for one in app.markdown}
     assert not asked & {"data.name", "data.path", "data.root", "init_from", "runtime.cache"}
     assert {one.key.partition("/")[2] for one in app.text_input} == {"net.multipliers", "net.attention"}
     assert app.selectbox(key="avatars_cfg/data.holdout").options == ["iid", "nothing", "pairs"]

@@ -67,7 +67,9 @@ def _new() -> None:
     _about(config)
     with st.container(border=True):
         chosen = _widgets(config, {key: title for key, title in COMMON.items() if key in values})
-        others = [key for key in values if key not in COMMON]
+        # Free text is names and paths: a browser has no say in them.
+        typed = [key for key in values if key in config["choices"] or not isinstance(values[key], str)]
+        others = [key for key in typed if key not in COMMON]
         with st.expander("All settings", icon=":material/tune:"):
             for section in dict.fromkeys(key.partition(".")[0] for key in others):
                 st.markdown(f"**{section.capitalize()}**")
@@ -128,8 +130,6 @@ def _widget(config: dict[str, Any], key: str, title: str) -> Any:
         return st.toggle(title, value, key=unique, help=about)
     if isinstance(value, list):
         return numbers(st.text_input(title, ", ".join(map(str, value)), key=unique, help=about, max_chars=60))
-    if not isinstance(value, int | float):
-        return value  # free text: names and paths, in which a browser has no say
     low, high = config["ranges"].get(key, (0, 10**9))
     if isinstance(value, int):
         return st.number_input(title, int(low), int(high), value, step=_step(value), key=unique, help=about)
