@@ -151,17 +151,17 @@ class Generator(loaded.Loaded):
         other_seed: int | None = None,
         **how: Unpack[How],
     ) -> Pictures:
-        """Return pictures from one label's to another's: their predictions mixed, and the noises of two seeds slerped."""
+        """Return pictures from one label's to another's: predictions are mixed, and the noises of two seeds slerped."""
         requests.refuse("an interpolation", how, ("guidance", "interval", "rescale", "weights", "compose"))
         check_range("frames", frames, 2, loaded.MAX_PICTURES)
         ends = self.vectors([one, other], complete=complete)
         shares = np.linspace(0, 1, frames)
         guide = requests.stacked([guidance.between(ends[0], ends[1], share) for share in shares.tolist()])
-        first, last = (self.engine.noise(engine.places(1, s)) for s in (seed, seed if other_seed is None else other_seed))
+        seeds = seed, seed if other_seed is None else other_seed
+        first, last = (self.engine.noise(engine.places(1, each)) for each in seeds)
         start = self.engine.between(first[0], np.repeat(last, frames, axis=0), shares)
-        at = engine.same_place(frames, seed)
         rows = requests.rows(self.settings(**how), self.model.schedule)
-        return self.engine.draw(engine.Nets(self.params), guide, start, at, rows)
+        return self.engine.draw(engine.Nets(self.params), guide, start, engine.same_place(frames, seed), rows)
 
     def edit(
         self,

@@ -21,7 +21,7 @@ def show() -> None:
     st.title("Avatars")
     studio.restore()
     wanted = str(st.query_params.get("model", ""))
-    model = ui.choose_model(wanted)
+    model = ui.choose_model(wanted, words=True)
     if model is None:
         return _nothing_yet()
     now = _current(model)

@@ -79,9 +79,10 @@ def job(now: Controls, *, pick: bool = False) -> dict[str, Any]:
 def surprise(space: LabelSpace, pairs: str, keep: Mapping[str, int], seed: int) -> dict[str, int]:
     """Return random words that training saw together, as word -> 1, and the words to keep as they are."""
     chance, made = random.Random(seed), dict(keep)
-    for group in space.groups:
+    for place, group in enumerate(space.groups):
         taken = any(made.get(word, 0) > 0 for word in group.words)
-        wanted = (0 if taken else 1) if isinstance(group, Categorical) else chance.randint(1, 4)
+        one = not taken and (place < 2 or chance.random() < 0.5)  # a face and a skin; the rest is dress
+        wanted = int(one) if isinstance(group, Categorical) else chance.randint(1, 4)
         for word in chance.sample(group.words, len(group.words)):
             if wanted and word not in made and not unseen(space, pairs, {**made, word: 1}):
                 made[word], wanted = 1, wanted - 1

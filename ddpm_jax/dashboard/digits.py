@@ -27,7 +27,7 @@ HALVES = {
 def show() -> None:
     """Show the page."""
     st.title("Digits")
-    model = ui.choose_model(labels=False, names=("mnist",))
+    model = ui.choose_model(names=("mnist",))
     if model is None:
         st.info(
             "No model of digits has a checkpoint yet. Train **mnist_classes_cfg** on the Train page: after a few "

@@ -74,9 +74,13 @@ def checkpoints(folder: pathlib.Path) -> list[Saved]:
 
 
 def models(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Return name -> folder of all that can be sampled from: released models, and runs with a checkpoint."""
+    """Return name -> folder of all that can be sampled from: runs with a checkpoint, released models.
+
+    The run that changed last is the first, but for those that train still.
+    """
     released = {path.name: path for path in sorted(PRETRAINED.glob("*")) if path.is_dir()}
-    trained = {run.name: run.folder for run in find_all(root) if archive.steps(run.folder / "checkpoints")}
+    found = sorted(find_all(root), key=lambda run: run.active)
+    trained = {run.name: run.folder for run in found if archive.steps(run.folder / "checkpoints")}
     return {**trained, **{name: path for name, path in released.items() if name not in trained}}
 
 

@@ -68,18 +68,22 @@ def result(future: Future[Any]) -> Any:
     return None
 
 
-def choose_model(wanted: str = "", *, labels: bool = True, names: tuple[str, ...] = ()) -> Model | None:
-    """Show the choice of a model, of data sets `names` if given; None, with what can be done, where there is none."""
+def choose_model(wanted: str = "", *, names: tuple[str, ...] = (), words: bool = False) -> Model | None:
+    """Show the choice of a model: of data sets `names`, or with `words` of any other whose labels are words.
+
+    None, and nothing shown, where there is none.
+    """
     found = {name: saved for name, folder in runs.models(workdir()).items() if (saved := runs.newest(folder))}
-    fitting = {name: saved for name, saved in found.items() if saved.meta and _fits(saved.meta, labels, names)}
+    fitting = {name: saved for name, saved in found.items() if saved.meta and _fits(saved.meta, names, words)}
     if not fitting:
         return None
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     options, words, state = list(fitting), {"ema": "Averaged", "raw": "Raw"}, st.session_state
-    if state.get("model") not in options:
-        state["model"] = wanted if wanted in options else options[0]
+    key = "model" if words else f"model of {names[0]}"
+    if state.get(key) not in options:
+        state[key] = wanted if wanted in options else options[0]
     state.setdefault("which", "ema")
-    name = left.selectbox("Model", options, key="model", help="Runs that have a checkpoint")
+    name = left.selectbox("Model", options, key=key, help="Runs that have a checkpoint")
     which = right.segmented_control("Weights", list(words), key="which", required=True, format_func=words.__getitem__)
     saved = fitting[name if name in fitting else options[0]]
     assert saved.meta
@@ -93,9 +97,9 @@ def png(picture: np.ndarray, scale: int = 1) -> bytes:
     return file.getvalue()
 
 
-def _fits(meta: dict[str, Any], labels: bool, names: tuple[str, ...]) -> bool:
+def _fits(meta: dict[str, Any], names: tuple[str, ...], words: bool) -> bool:
     spec = meta["spec"]
-    return (not labels or bool(spec["labels"])) and (not names or spec["name"] in names)
+    return (bool(spec["labels"]) and spec["name"] != "mnist") if words else spec["name"] in names
 
 
 def _wait(future: Future[Any]) -> None:
