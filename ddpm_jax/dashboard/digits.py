@@ -148,7 +148,7 @@ def _canvas(half: str) -> np.ndarray | None:
     shade = np.zeros((CANVAS, CANVAS, 1), np.uint8)
     if half:
         shade.reshape(mnist.SIDE, 10, mnist.SIDE, 10)[HALVES[half][0], :, HALVES[half][1]] = 60
-    st.caption("Draw on the black field. The buttons at its corner undo and clear.")
+    st.caption("Draw on the black field.")
     canvas = st_canvas(
         stroke_width=BRUSH, stroke_color="#ffffff", background_image=ui.png(shade), return_image_data=True,
         width=CANVAS, height=CANVAS, key="canvas",
