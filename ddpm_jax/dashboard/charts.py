@@ -23,12 +23,13 @@ def curves(
     smoothing: float = 0.0,
     log: bool = False,
     share: bool = False,
+    within: tuple[float, float] | None = None,
     height: int = 250,
     colours: Sequence[str] = COLOURS,
 ) -> Any:
     """Return lines over steps, one for each name; where they are smoothed, what was measured stays behind them.
 
-    A `share` is shown from 0 to 1.
+    A `share` is shown from 0 to 1. Charts of the same steps `within` have the same axis.
     """
     table = pd.concat([_table(run, *series, smoothing) for run, series in lines.items()])
     log = log and not share
@@ -47,7 +48,7 @@ def curves(
         scale=alt.Scale(domain=domain, range=[colours[i % len(colours)] for i in range(len(domain))]),
         legend=legend if len(domain) > 1 else None,
     )
-    base = alt.Chart(table).encode(x=_steps(), color=colour)
+    base = alt.Chart(table).encode(x=_steps(within), color=colour)
     scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False)
     axis = alt.Axis(title=None, format="%" if share else ".6~g", labelColor=INK, tickCount=5)
     shown = [alt.Tooltip("run:N"), alt.Tooltip("step:Q", format=","), alt.Tooltip("value:Q", title=name, format=".4g")]
@@ -68,7 +69,7 @@ def bars(shares: Mapping[str, float]) -> Any:
         .mark_bar(color=COLOURS[0], height={"band": 0.7})
         .encode(
             x=alt.X("share:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(title=None, format="%", orient="top")),
-            y=alt.Y("word:N", sort=None, axis=alt.Axis(title=None, labelLimit=140, labelOverlap=False)),
+            y=alt.Y("word:N", sort=None, axis=alt.Axis(title=None, labelColor=INK, labelLimit=140, labelOverlap=False)),
             tooltip=[alt.Tooltip("word:N"), alt.Tooltip("share:Q", format=".1%")],
         )
         .properties(height=max(60, 18 * len(shares)))
@@ -101,6 +102,7 @@ def _table(run: str, steps: np.ndarray, values: np.ndarray, smoothing: float) ->
     return table.loc[np.isfinite(table["value"]) & np.isfinite(table["smooth"])]
 
 
-def _steps() -> Any:
+def _steps(within: tuple[float, float] | None) -> Any:
     axis = alt.Axis(title=None, format="~s", labelColor=INK, tickCount=5, grid=False)
-    return alt.X("step:Q", scale=alt.Scale(nice=False, zero=False), axis=axis)
+    scale = alt.Scale(domain=list(within), nice=False) if within else alt.Scale(nice=False, zero=False)
+    return alt.X("step:Q", scale=scale, axis=axis)

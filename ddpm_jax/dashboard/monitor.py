@@ -112,7 +112,9 @@ def _curves(chosen: list[Run]) -> None:
                 continue
             colours = [charts.COLOURS[list(series).index(run)] for run in lines]
             logs, share = log == "all" or (log == "losses" and "loss" in name), name.startswith(SHARES)
-            chart = charts.curves(name, lines, smoothing=smoothing, log=logs, share=share, colours=colours)
+            chart = charts.curves(
+                name, lines, smoothing=smoothing, log=logs, share=share, within=(low, high), colours=colours
+            )
             st.altair_chart(chart, key=f"curve/{name}", alt=f"{_title(name)} over steps of {', '.join(lines)}")
 
 
