@@ -78,13 +78,13 @@ def choose_model(wanted: str = "", *, names: tuple[str, ...] = (), words: bool =
     if not fitting:
         return None
     left, right = st.columns([3, 2], vertical_alignment="bottom")
-    options, words, state = list(fitting), {"ema": "Averaged", "raw": "Raw"}, st.session_state
+    options, titles, state = list(fitting), {"ema": "Averaged", "raw": "Raw"}, st.session_state
     key = "model" if words else f"model of {names[0]}"
     if state.get(key) not in options:
         state[key] = wanted if wanted in options else options[0]
     state.setdefault("which", "ema")
     name = left.selectbox("Model", options, key=key, help="Runs that have a checkpoint")
-    which = right.segmented_control("Weights", list(words), key="which", required=True, format_func=words.__getitem__)
+    which = right.segmented_control("Weights", list(titles), key="which", required=True, format_func=titles.__getitem__)
     saved = fitting[name if name in fitting else options[0]]
     assert saved.meta
     return Model(name, str(saved.path), saved.meta, Spec.from_json(saved.meta["spec"]), which or "ema")

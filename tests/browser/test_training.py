@@ -28,8 +28,8 @@ def started(serve, page, tmp_path):
     found = serve(workdir, data)
     page.goto(f"{found.url}/train")
     settled(page)
-    page.get_by_label("Batch size").fill("16")
-    page.get_by_label("Batch size").press("Enter")
+    page.get_by_role("spinbutton", name="Batch size").fill("16")
+    page.get_by_role("spinbutton", name="Batch size").press("Enter")
     settled(page)
     page.get_by_role("button", name="Start training").dblclick()
     page.get_by_text("is in the queue").wait_for()
@@ -48,6 +48,7 @@ def test_a_training_is_launched_watched_found_again_stopped_and_resumed(started,
     page.get_by_text(folder.name).first.wait_for()
     pid = the_job(started.workdir)[1]["process"]["pid"]
 
+    page.goto("about:blank")  # a tab that stays would complain, rightly, that its server is gone
     for child in psutil.Process(started.process.pid).children(recursive=True):  # Streamlit, and what samples for it
         if child.pid != pid and "ddpm_jax.dashboard.jobs" not in " ".join(child.cmdline()):
             child.kill()
@@ -80,7 +81,7 @@ def test_a_training_is_launched_watched_found_again_stopped_and_resumed(started,
 
 def test_a_run_in_progress_is_monitored(started, page):
     folder, _ = the_job(started.workdir)
-    wait_for((folder / "metrics.jsonl").exists, 90)
+    wait_for((folder / "progress.json").exists, 90)
     page.goto(f"{started.url}/monitor")
     settled(page)
     page.get_by_text(folder.name).first.wait_for()
