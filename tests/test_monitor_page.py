@@ -99,6 +99,28 @@ def test_a_run_that_is_deleted_while_it_is_watched_is_left_out(root):
     assert "**a**" not in text(app) and "**b**" in text(app)
 
 
+def test_a_part_that_refreshes_itself_passes_over_a_run_that_is_gone(root):
+    def part():
+        from ddpm_jax.dashboard import monitor
+
+        monitor._live(["gone", "b"], "Curves")
+
+    write(root / "b", rows([1.0]))
+    app = AppTest.from_function(part, default_timeout=20).run()
+    assert not app.exception
+    assert "**b**" in text(app)
+    shutil.rmtree(root / "b")
+    assert "These runs are gone" in text(app.run())
+
+
+def test_a_view_of_a_single_run_shows_the_one_that_is_chosen(root, finished):
+    write(root / "other", rows([1.0]))
+    app = opened("Checkpoints", "finished", "other")
+    assert len(app.dataframe) == 1
+    app.selectbox(key="one").set_value("other").run()
+    assert "No checkpoint yet" in text(app)
+
+
 def test_curves_are_laid_over_each_other_for_what_was_measured(root):
     write(root / "a", [*rows([3.0, 2.0]), {"step": 20, "eval/exact": 0.25}])
     write(root / "b", rows([5.0, 4.0]))

@@ -95,7 +95,7 @@ def test_scalars_are_read_again_where_the_file_has_grown(tmp_path):
 
 def test_samples_are_the_files_named_by_their_step(tmp_path):
     (tmp_path / "samples").mkdir()
-    for name in ("samples_0000500.png", "samples_0001000.png", "samples_x1.png", "other.png"):
+    for name in ("samples_0000500.png", "samples_0001000.png", "samples_1x.png", "other.png"):
         (tmp_path / "samples" / name).touch()
     assert list(runs.samples(tmp_path)) == [500, 1000]
     assert runs.samples(tmp_path / "nowhere") == {}
