@@ -37,7 +37,7 @@ class Process:
         """Return the process that a lock or progress file names; None if it names none."""
         try:
             return cls(int(record["pid"]), str(record["host"]), float(record["start_time"]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, OverflowError, TypeError, ValueError):
             return None
 
     def alive(self) -> bool:
@@ -54,7 +54,10 @@ def start_time(pid: int) -> float | None:
     """Return when a process of this host started, in seconds since 1970; None if it is gone or the host cannot say."""
     try:
         if sys.platform == "linux":
-            ticks = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+            state, *fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            if state == "Z":  # it has ended, and its parent has not asked how
+                return None
+            ticks = int(fields[18])
             boot = re.search(r"btime (\d+)", pathlib.Path("/proc/stat").read_text())
             return (int(boot[1]) if boot else 0) + ticks / os.sysconf("SC_CLK_TCK")
         text = subprocess.check_output(["ps", "-o", "lstart=", "-p", str(pid)], env={"LC_ALL": "C"}, text=True)

@@ -133,7 +133,22 @@ def test_a_refused_start_over_goes_on(execs: list[object], monkeypatch: pytest.M
     assert len(execs) == 1
 
 
-@pytest.mark.parametrize("record", [{}, {"pid": "x", "host": "h", "start_time": 0}, {"pid": 1, "host": "h"}])
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ps says nothing of it")
+def test_a_process_that_has_ended_unasked_does_not_live() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert Path(f"/proc/{child.pid}").exists() and processes.start_time(child.pid) is None
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"pid": "x", "host": "h", "start_time": 0},
+        {"pid": 1, "host": "h"},
+        {"pid": float("inf"), "host": "h", "start_time": 0},
+    ],
+)
 def test_a_record_that_names_no_process_is_none(record: dict[str, object]) -> None:
     assert processes.Process.read(record) is None
 
