@@ -86,7 +86,7 @@ TABLE = [
     Row(
         "dashboard/",
         STDLIB
-        | {"labels", "datasets", "metrics", "archive", "images", "animation", "runtime", "processes"}
+        | {"labels", "datasets", "metrics", "archive", "images", "animation", "configs", "runtime", "processes"}
         | {"numpy", "pandas", "altair", "psutil", "streamlit", "streamlit_drawable_canvas", "tensorboard"},
     ),
     Row("__init__", STDLIB | {"generator"}),

@@ -82,7 +82,8 @@ def choose_model(wanted: str = "", *, names: tuple[str, ...] = (), words: bool =
     key = "model" if words else f"model of {names[0]}"
     if state.get(key) not in options:
         state[key] = wanted if wanted in options else options[0]
-    state.setdefault("which", "ema")
+    if state.get("which") not in titles:
+        state["which"] = "ema"
     name = left.selectbox("Model", options, key=key, help="Runs that have a checkpoint")
     which = right.segmented_control("Weights", list(titles), key="which", required=True, format_func=titles.__getitem__)
     saved = fitting[name if name in fitting else options[0]]
