@@ -98,7 +98,7 @@ def read(*, model: str, which: str, root: str, pictures: dict[str, Any]) -> dict
     """Return what our classifier makes of pictures: a probability for each word of the first Categorical."""
     loaded = _load(model, which)
     reader = _reader(loaded.spec.name, loaded.spec.shape[0], root)
-    logits = classifier.logits(reader, unpacked(pictures))[:, reader.space.slice_of(reader.space.groups[0].name)]
+    logits = classifier.run(reader, unpacked(pictures))[1][:, reader.space.slice_of(reader.space.groups[0].name)]
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     return {"words": reader.space.groups[0].words, "odds": (odds / odds.sum(axis=1, keepdims=True)).tolist()}
 

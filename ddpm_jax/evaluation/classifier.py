@@ -141,7 +141,7 @@ def read(classifier: Classifier, pictures: UInt8[np.ndarray, "n h w c"]) -> Int8
 
     Of a Categorical it is the likeliest word, or none if that is likelier and some training picture had none.
     """
-    logits = _run(classifier, pictures)[1]
+    logits = run(classifier, pictures)[1]
     present = logits > 0
     for group, optional in zip(classifier.space.groups, classifier.optional, strict=True):
         mine = classifier.space.slice_of(group.name)
@@ -151,14 +151,9 @@ def read(classifier: Classifier, pictures: UInt8[np.ndarray, "n h w c"]) -> Int8
     return np.where(present, np.int8(1), np.int8(-1))
 
 
-def logits(classifier: Classifier, pictures: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n words"]:
-    """Return how likely each word is, as a logit. Raises ValueError for pictures of another kind."""
-    return _run(classifier, pictures)[1]
-
-
 def features(classifier: Classifier, pictures: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n d"]:
     """Return the layer before the logits, d = 128, none negative. Raises ValueError for pictures of another kind."""
-    return _run(classifier, pictures)[0]
+    return run(classifier, pictures)[0]
 
 
 def accuracy(classifier: Classifier, dataset: Dataset, positions: np.ndarray) -> Accuracy:
@@ -230,8 +225,8 @@ def _moved(key: Array, picture: UInt8[Array, "h w 1"]) -> Float[Array, "h w 1"]:
     return values.reshape(picture.shape)
 
 
-def _run(classifier: Classifier, pictures: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return features and logits, batch after batch of one size."""
+def run(classifier: Classifier, pictures: UInt8[np.ndarray, "n h w c"]) -> tuple[np.ndarray, ...]:
+    """Return features and logits, batch after batch of one size. Raises ValueError for pictures of another kind."""
     if pictures.dtype != np.uint8 or pictures.shape[1:] != classifier.shape:
         said, wanted = list(pictures.shape), ", ".join(map(str, classifier.shape))
         raise ValueError(f"the pictures are {pictures.dtype} {said}; this classifier reads uint8 [n, {wanted}]")
