@@ -64,11 +64,11 @@ def listening(process):
     return {c.laddr for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
 
 
-def handshake(port, origin):
-    """The status line of a websocket's handshake with the page's server."""
+def handshake(port, origin, host="127.0.0.1"):
+    """The status line of a websocket's handshake with the page's server, known to the browser as `host`."""
     lines = [
         "GET /_stcore/stream HTTP/1.1",
-        f"Host: 127.0.0.1:{port}",
+        f"Host: {host}:{port}",
         "Upgrade: websocket",
         "Connection: Upgrade",
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
@@ -117,6 +117,31 @@ def test_a_websocket_of_another_origin_is_refused(dashboard):
     assert " 101 " in handshake(port, f"http://127.0.0.1:{port}")
     for origin in ("http://evil.example", f"http://127.0.0.1.evil.example:{port}", "null"):
         assert " 403 " in handshake(port, origin)
+
+
+def test_a_websocket_under_a_strangers_name_for_this_machine_is_refused(dashboard):
+    _, port = dashboard
+    for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example"):
+        assert " 403 " in handshake(port, f"http://{host}:{port}", host)
+    for host in ("localhost", "127.0.0.1", "[::1]"):
+        assert " 101 " in handshake(port, f"http://{host}:{port}", host)
+
+
+@pytest.mark.parametrize(
+    ("address", "names"),
+    [
+        ("127.8.0.1", ["localhost", "127.0.0.1", "::1", "127.8.0.1"]),
+        ("localhost", ["localhost", "127.0.0.1", "::1"]),
+        ("10.0.0.7", ["10.0.0.7"]),
+        ("2001:db8:0::1", ["2001:db8::1"]),
+        ("lab.example", ["lab.example"]),
+        ("0.0.0.0", []),
+        ("::", []),
+    ],
+)
+def test_pages_are_opened_under_the_names_of_the_address(address, names):
+    options = serve.command(address=address, port=1, browser=False)
+    assert [word for word in options if "allowedHosts" in word] == [f"--server.allowedHosts={name}" for name in names]
 
 
 def test_an_upload_without_its_token_is_refused(dashboard):

@@ -11,6 +11,7 @@ from ddpm_jax import runtime
 
 APP = pathlib.Path(__file__).with_name("app.py")
 FIRST_PORT = 8501
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NOT_HERE = "--address is {!r}, which is none of this machine's; try 127.0.0.1"
 ROOT, DATA = "DDPM_JAX_WORKDIR", "DDPM_JAX_DATA"  # how the pages learn where runs and data are
 OPTIONS = {
@@ -38,7 +39,22 @@ def command(*, address: str, port: int, browser: bool) -> list[str]:
     """Return the command that serves the dashboard."""
     given = {"server.address": address, "server.port": str(port), "server.headless": str(not browser).lower()}
     options = [f"--{key}={value}" for key, value in {**OPTIONS, **given}.items()]
+    options += [f"--server.allowedHosts={name}" for name in hosts(address)]
     return [sys.executable, "-m", "streamlit", "run", str(APP), *options]
+
+
+def hosts(address: str) -> list[str]:
+    """Return the names under which pages may be opened; none for an address that stands for all of a machine's.
+
+    The same origin is no protection alone: a stranger's name may be made to lead to this machine (DNS rebinding).
+    """
+    if is_loopback(address):
+        return list(dict.fromkeys([*LOOPBACK, address]))
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return [address]
+    return [] if found.is_unspecified else [str(found)]
 
 
 def environment(workdir: str, data: str) -> dict[str, str]:
