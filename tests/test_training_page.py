@@ -1,15 +1,42 @@
 """The Train page: what a click puts into the queue, what it refuses, and the cards of jobs."""
 
 import json
+import threading
+import time
 from concurrent.futures import Future
 
 import numpy as np
 import pytest
+from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 from streamlit.testing.v1 import AppTest
 
 from ddpm_jax import images
 from ddpm_jax.dashboard import cards, jobs, runs, sampler, serve, training, ui, worker
 from ddpm_jax.processes import Process
+
+
+class Late:
+    """A sampling process that is busy: its check ends late, and only after `click` made the page start over."""
+
+    def __init__(self):
+        self.clicks, self.checks = [], []
+
+    def ask(self, do, *, owner="", **arguments):
+        if do != "check":
+            return Direct().ask(do, **arguments)
+        context, checked = get_script_run_ctx(), Future()
+        self.checks.append(arguments)
+
+        def answer():
+            for states in self.clicks:
+                time.sleep(0.3)  # the page waits
+                requests = context.script_requests
+                requests.request_rerun(RerunData(widget_states=states, page_script_hash=context.page_script_hash))
+            time.sleep(0.3)
+            checked.set_result(worker.respond({"do": do, **arguments}).get("answer"))
+
+        threading.Thread(target=answer, daemon=True).start()
+        return checked
 
 
 class Direct:
@@ -138,6 +165,40 @@ def test_a_double_click_makes_one_job_and_a_later_click_another(root, monkeypatc
     monkeypatch.setattr(training, "TWICE_S", 0.0)
     button(app, "Start training").click().run()
     assert len(added(root)) == 3
+
+
+@pytest.mark.parametrize("label", ["Start training", "Train the embedded faces (2 minutes)"])
+@pytest.mark.parametrize("clicks", [0, 1, 2])
+def test_a_double_click_makes_one_job_though_the_sampling_process_is_busy(root, monkeypatch, label, clicks):
+    late = Late()
+    monkeypatch.setattr(ui, "sampler", lambda: late)
+    app = opened()
+    button(app, label).click()
+    late.clicks = [app._tree.get_widget_states()] * clicks
+    app.run()
+    assert not app.exception
+    assert len(added(root)) == len(late.checks) == 1
+    assert "is in the queue" in text(app)
+    app.run()
+    assert len(added(root)) == 1
+
+
+def test_a_launch_that_the_page_was_left_for_is_a_job_and_a_disk_that_is_full_a_sentence(root, monkeypatch):
+    late = Late()
+    monkeypatch.setattr(ui, "sampler", lambda: late)
+    app = opened()
+    late.clicks = [app._tree.get_widget_states()]  # no click: something else that starts the page over
+    button(app, "Start training").click().run()
+    assert len(added(root)) == 1 and "is in the queue" in text(app)
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(jobs, "add", full)
+    app.number_input(key="avatars_cfg/train.steps").set_value(7)
+    button(app, "Start training").click().run()
+    assert [error.value for error in app.error] == ["The run cannot start: no space left"]
+    assert not app.run().error
 
 
 def test_what_no_run_could_use_is_one_sentence_and_no_job(root):

@@ -5,12 +5,14 @@ import math
 import pathlib
 import re
 import time
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import streamlit as st
 
-from ddpm_jax import configs, runtime
+from ddpm_jax import configs
 from ddpm_jax.dashboard import cards, jobs, runs, ui
+from ddpm_jax.dashboard.sampler import Failed
 from ddpm_jax.datasets import avatars, punks
 from ddpm_jax.datasets.punks import splits
 
@@ -53,6 +55,7 @@ def show() -> None:
     cards.confirm()
     with form:
         _new()
+        _finish()
 
 
 def _new() -> None:
@@ -146,25 +149,48 @@ def numbers(text: str) -> list[int] | None:
 
 
 def _launch(name: str, changes: dict[str, Any]) -> None:
-    """Check a configuration and put it into the queue, once for a double click; then the page starts over."""
+    """Have a configuration checked and then put into the queue, once for a double click; `_finish` awaits it.
+
+    The second click ends the run of the page that the first began, wherever that waits: what was begun is remembered
+    in the same breath, and goes on without the page.
+    """
     state, asked = st.session_state, (name, repr(sorted(changes.items())))
+    pending = state.setdefault("pending", {})
     before, at = state.get("launched", (None, 0.0))
-    if before == asked and time.monotonic() - at < TWICE_S:
+    if asked in pending or (before == asked and time.monotonic() - at < TWICE_S):
         return
-    state["launched"] = asked, time.monotonic()
-    changes = {**changes, "data.root": ui.data_root()}
-    checked = ui.start("check", part="check", name=name, changes=changes)
-    ui.result(checked)
-    if checked.cancelled() or checked.exception():
-        state["launched"] = None, 0.0
-        return
+    changes, launched = {**changes, "data.root": ui.data_root()}, Future()
+    add = functools.partial(_add, launched, ui.workdir(), name, changes)
+    checked = ui.start("check", part=f"check {asked}", name=name, changes=changes)
+    pending[asked] = launched
+    checked.add_done_callback(add)
+
+
+def _add(
+    launched: Future[pathlib.Path], root: pathlib.Path, name: str, changes: dict[str, Any], checked: Future[Any]
+) -> None:
+    """Put what was checked into the queue and say so to `launched`; from the thread that has the answer."""
     try:
-        folder = jobs.add(ui.workdir(), name, changes)
-    except (OSError, runtime.Failure) as error:
-        st.error(f"The run cannot start: {error}", icon=":material/error:")
-        return
-    state["said"] = f"{folder.name} is in the queue."
-    st.rerun()
+        checked.result()
+        launched.set_result(jobs.add(root, name, changes))
+    except (Failed, CancelledError) as error:
+        launched.set_exception(error)
+    except Exception as error:  # such as a disk that is full: this thread has no other way to say it
+        launched.set_exception(Failed(f"The run cannot start: {error}"))
+
+
+def _finish() -> None:
+    """Wait for what was launched, in this run of the page or in one that was ended; then the page starts over."""
+    state = st.session_state
+    pending = state.get("pending", {})
+    for asked, launched in list(pending.items()):
+        folder = ui.result(launched)
+        if folder is not None:
+            state["launched"] = asked, time.monotonic()
+            state["said"] = f"{folder.name} is in the queue."
+        del pending[asked]  # last: each line before may be where this run ends
+        if folder is not None:
+            st.rerun()
 
 
 def _options() -> dict[str, dict[str, Any]]:
