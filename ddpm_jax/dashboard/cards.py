@@ -43,7 +43,7 @@ def show() -> None:
     going = [run for run in found if run.active and run.state != "waiting"]
     waiting = sorted((run for run in found if run.name in queue), key=lambda run: queue.index(run.name))
     ended = [run for run in found if not run.active]
-    st.subheader("Jobs")
+    st.header("Jobs")
     for run in going:
         _card(run, "", [_pictures])
     for run in waiting:

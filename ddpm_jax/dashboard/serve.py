@@ -30,6 +30,7 @@ OPTIONS = {
     "theme.secondaryBackgroundColor": "#f1eee7",
     "theme.textColor": "#0b0e12",  # so dark that captions, 60 % of it, still have a contrast of 4.5
     "theme.codeTextColor": "#0b0e12",
+    "theme.headingFontSizes": "1.4rem",  # but of a title: see `app`
     "theme.baseRadius": "0.375rem",
     "theme.showWidgetBorder": "true",
 }
