@@ -99,6 +99,81 @@ def test_a_run_that_is_deleted_while_it_is_watched_is_left_out(root):
     assert "**a**" not in text(app) and "**b**" in text(app)
 
 
+def pages():
+    import streamlit as st
+
+    from ddpm_jax.dashboard import monitor
+
+    if not st.session_state.get("elsewhere"):
+        monitor.show()
+
+
+def visited(app):
+    """The page after a visit to another one."""
+    for elsewhere in (True, False):
+        app.session_state["elsewhere"] = elsewhere
+        app.run()
+        assert not app.exception and not app.warning and bool(app.multiselect) != elsewhere
+    return app
+
+
+def test_what_was_chosen_is_there_again_after_a_visit_to_another_page(root):
+    for name in "abc":
+        write(root / name, rows([3.0, 2.0], **{"error/t_0.00_0.25": 0.1, "eval/exact": 0.5}))
+    app = AppTest.from_function(pages, default_timeout=20).run()
+    assert app.slider(key="window").value == (0, 100)
+    app.multiselect(key="runs").set_value(["a", "b"]).run()
+    app.multiselect(key="curves").set_value(["loss"])
+    app.slider(key="window").set_value((10, 90))
+    app.slider(key="smoothing").set_value(0.5)
+    app.button_group(key="log").set_value("none").run()
+    app.button_group(key="view").set_value("Noise levels").run()
+    app.selectbox(key="one").set_value("b")
+    app.slider(key="noise_smoothing").set_value(0.25)
+    app.toggle(key="noise_log").set_value(False).run()
+    visited(app)
+    assert (app.multiselect(key="runs").value, app.button_group(key="view").value) == (["a", "b"], "Noise levels")
+    assert (app.selectbox(key="one").value, app.slider(key="noise_smoothing").value) == ("b", 0.25)
+    assert app.toggle(key="noise_log").value is False
+    app.button_group(key="view").set_value("Curves").run()
+    visited(visited(app))
+    assert (app.slider(key="smoothing").value, app.slider(key="window").value) == (0.5, (10, 90))
+    assert (app.multiselect(key="curves").value, app.button_group(key="log").value) == (["loss"], "none")
+    shutil.rmtree(root / "a")
+    assert visited(app).multiselect(key="runs").value == ["b"]
+
+
+def test_what_is_changed_within_a_view_is_kept_though_the_page_is_left_at_once(root):
+    def part():
+        import streamlit as st
+
+        from ddpm_jax.dashboard import monitor
+
+        if not st.session_state.get("elsewhere"):
+            monitor._live(["a"], "Curves")
+
+    write(root / "a", rows([3.0, 2.0]))
+    app = AppTest.from_function(part, default_timeout=20).run()
+    app.slider(key="smoothing").set_value(0.5).run()
+    for elsewhere in (True, False):
+        app.session_state["elsewhere"] = elsewhere
+        app.run()
+    assert app.slider(key="smoothing").value == 0.5
+
+
+def test_the_address_names_the_runs_and_a_link_chooses_them(root):
+    for name in ("a", "b", "study/c"):
+        write(root / name, rows([1.0]))
+    app = AppTest.from_function(page, default_timeout=20)
+    app.query_params["run"] = ["study/c", "a", "../x"]
+    app.run()
+    assert app.multiselect(key="runs").value == ["study/c", "a"] == app.query_params["run"]
+    app.multiselect(key="runs").set_value(["b"]).run()
+    assert app.query_params["run"] in ("b", ["b"])
+    app.multiselect(key="runs").set_value([]).run()
+    assert "Choose a run" in text(app) and "run" not in app.query_params
+
+
 def test_a_part_that_refreshes_itself_passes_over_a_run_that_is_gone(root):
     def part():
         from ddpm_jax.dashboard import monitor

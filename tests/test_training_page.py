@@ -167,6 +167,33 @@ def test_a_double_click_makes_one_job_and_a_later_click_another(root, monkeypatc
     assert len(added(root)) == 3
 
 
+def test_what_was_chosen_is_there_again_after_a_visit_to_another_page(root):
+    def pages():
+        import streamlit as st
+
+        from ddpm_jax.dashboard import training
+
+        if not st.session_state.get("elsewhere"):
+            training.show()
+
+    app = AppTest.from_function(pages, default_timeout=20).run()
+    app.selectbox(key="config").set_value("punks_cfg").run()
+    app.number_input(key="punks_cfg/train.steps").set_value(60)
+    app.number_input(key="punks_cfg/optimizer.learning_rate").set_value(0.003)
+    app.selectbox(key="punks_cfg/data.holdout").set_value("pairs")
+    app.text_input(key="punks_cfg/net.multipliers").set_value("1, 2, 2")
+    app.toggle(key="punks_cfg/net.remat").set_value(True).run()
+    for elsewhere in (True, False, True, False):
+        app.session_state["elsewhere"] = elsewhere
+        app.run()
+        assert not app.exception and not app.warning and bool(app.selectbox) != elsewhere
+    button(app, "Start training").click().run()
+    (job,) = added(root)
+    wanted = {"train.steps": 60, "optimizer.learning_rate": 0.003, "net.multipliers": [1, 2, 2], "net.remat": True}
+    assert job.config == "punks_cfg"
+    assert job.changes == {**wanted, "data.holdout": "pairs", "data.root": ui.data_root()}
+
+
 @pytest.mark.parametrize("label", ["Start training", "Train the embedded faces (2 minutes)"])
 @pytest.mark.parametrize("clicks", [0, 1, 2])
 def test_a_double_click_makes_one_job_though_the_sampling_process_is_busy(root, monkeypatch, label, clicks):

@@ -13,6 +13,9 @@ MOST = len(charts.COLOURS)  # runs laid over each other
 FIRST = ("loss", "eval/loss", "eval/exact", "images_per_second")  # the curves that are shown unless others are chosen
 SHARES = ("eval/exact", "eval/words")
 REFRESH_S = 4.0
+# What other pages and views do not make it forget. Start values go into the state, not to the widgets: there can be
+# only one of them, and what was kept is one.
+KEPT = ("runs", "view", "curves", "smoothing", "window", "log", "noise_smoothing", "noise_log", "one", "search")
 
 
 def show() -> None:
@@ -26,34 +29,36 @@ def show() -> None:
         )
         st.caption(f"Runs are looked for in {ui.workdir()}, at most two folders deep.")
         return
+    ui.kept(*KEPT)
+    state = st.session_state
+    asked = [name for name in st.query_params.get_all("run") if name in found]  # an address, which others may be given
+    chosen = [name for name in state.get("runs", asked) if name in found]
+    if chosen != state.get("runs"):
+        state["runs"] = chosen[:MOST] or list(found)[:1]
     names = st.multiselect(
         "Runs",
         list(found),
-        default=_wanted(list(found)),
         max_selections=MOST,
         key="runs",
         format_func=lambda name: f"{name} ({found[name].state})" if name in found else name,
         placeholder="Choose one or several",
     )
     names = [name for name in names if name in found]
+    if names != st.query_params.get_all("run"):
+        st.query_params["run"] = names
     if not names:
         st.info("Choose a run, or several to lay over each other.", icon=":material/info:")
         return
-    view = st.segmented_control(
-        "Show", list(VIEWS), default="Curves", key="view", required=True, label_visibility="collapsed"
-    )
+    if state.get("view") not in VIEWS:
+        state["view"] = "Curves"
+    view = st.segmented_control("Show", list(VIEWS), key="view", required=True, label_visibility="collapsed")
     every = REFRESH_S if any(found[name].active for name in names) and view in LIVE else None
     st.fragment(functools.partial(_live, names, view if view in VIEWS else "Curves"), run_every=every)()
 
 
-def _wanted(names: list[str]) -> list[str]:
-    """Return the runs that the address names, or the one that changed last."""
-    asked = [name for name in st.query_params.get_all("run") if name in names][:MOST]
-    return asked or names[:1]
-
-
 def _live(names: list[str], view: str) -> None:
     """Show a view of runs as they are at this moment; one that was deleted meanwhile is left out."""
+    ui.kept(*KEPT)  # here too: what changes within a view runs this part alone
     found = {run.name: run for run in runs.find_all(ui.workdir())}
     chosen = [found[name] for name in names if name in found]
     if not chosen:
@@ -88,17 +93,20 @@ def _curves(chosen: list[Run]) -> None:
     if not names:
         st.info("Nothing has been measured yet; the first values come after log.every steps.", icon=":material/info:")
         return
-    start = [name for name in FIRST if name in names] or plain[:4]
+    state = st.session_state
+    kept = [name for name in state.get("curves", ()) if name in names]
+    if "curves" not in state or kept != state["curves"]:
+        state["curves"] = kept or [name for name in FIRST if name in names] or plain[:4]
+    state.setdefault("window", (0, 100))
+    state.setdefault("log", "losses")
     with st.container(border=True):
-        shown = st.multiselect("Curves", plain + [name for name in names if name not in plain], start, key="curves")
+        shown = st.multiselect("Curves", plain + [name for name in names if name not in plain], key="curves")
         one, two, three = st.columns(3, gap="medium")
-        smoothing = one.slider("Smoothing", 0.0, 0.99, 0.0, 0.01, key="smoothing", help="Weight of what was before")
+        smoothing = one.slider("Smoothing", 0.0, 0.99, step=0.01, key="smoothing", help="Weight of what was before")
         last = max(int(steps[-1]) for found in series.values() for steps, _ in found.values())
-        window = two.slider("Steps, in percent", 0, 100, (0, 100), 1, key="window", help="Of all curves together")
-        log = three.segmented_control(
-            "Log scale", ("losses", "all", "none"), default="losses", key="log", required=True
-        )
-    low, high = (last * part / 100 for part in window)
+        two.slider("Steps, in percent", 0, 100, key="window", help="Of all curves together")
+        log = three.segmented_control("Log scale", ("losses", "all", "none"), key="log", required=True)
+    low, high = (last * part / 100 for part in state["window"])
     shown, columns = [name for name in shown if name in names], []
     for place, name in enumerate(shown):
         if place % 2 == 0:  # a row at a time: on a narrow screen they follow each other in this order
@@ -147,8 +155,10 @@ def _noise(chosen: list[Run]) -> None:
         "Each line is the mean over the examples whose time t, from no noise at 0 to pure noise at 1, lay there."
     )
     one, two = st.columns(2, vertical_alignment="bottom")
-    smoothing = one.slider("Smoothing", 0.0, 0.99, 0.6, 0.01, key="noise_smoothing")
-    log = two.toggle("Log scale", True, key="noise_log")
+    st.session_state.setdefault("noise_smoothing", 0.6)
+    st.session_state.setdefault("noise_log", True)
+    smoothing = one.slider("Smoothing", 0.0, 0.99, step=0.01, key="noise_smoothing")
+    log = two.toggle("Log scale", key="noise_log")
     chart = charts.curves("loss", lines, smoothing=smoothing, log=log, height=360, colours=charts.NOISE)
     st.altair_chart(chart, key="noise", alt=f"Loss of {run.name} over steps, by noise level")
 

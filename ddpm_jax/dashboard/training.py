@@ -64,9 +64,11 @@ def _new() -> None:
     if not found:
         st.button("Try again", icon=":material/refresh:")
         return
+    ui.kept("config")
     name = st.selectbox("Configuration", list(found), format_func=lambda name: _named(found[name]), key="config")
     config = found[name if name in found else next(iter(found))]
     values = config["values"]
+    ui.kept(*(f"{config['name']}/{key}" for key in values))
     _about(config)
     with st.container(border=True):
         chosen = _widgets(config, {key: title for key, title in COMMON.items() if key in values})
@@ -125,19 +127,21 @@ def _widget(config: dict[str, Any], key: str, title: str) -> Any:
     value, unique = config["values"][key], f"{config['name']}/{key}"
     choices = ("", *DATA[config["values"]["data.name"]][2]) if key == "data.holdout" else config["choices"].get(key)
     about = _helps().get(key)
+    # A start value given here and not to the widget: what is kept must not be called a second one.
+    st.session_state.setdefault(unique, ", ".join(map(str, value)) if isinstance(value, list) else value)
     if choices:
         options = list(dict.fromkeys([value, *choices]))
         said = st.selectbox(title, options, key=unique, help=about, format_func=lambda word: word or "nothing")
         return said if said in options else value
     if isinstance(value, bool):
-        return st.toggle(title, value, key=unique, help=about)
+        return st.toggle(title, key=unique, help=about)
     if isinstance(value, list):
-        return numbers(st.text_input(title, ", ".join(map(str, value)), key=unique, help=about, max_chars=60))
+        return numbers(st.text_input(title, key=unique, help=about, max_chars=60))
     low, high = config["ranges"].get(key, (0, 10**9))
     if isinstance(value, int):
-        return st.number_input(title, int(low), int(high), value, step=_step(value), key=unique, help=about)
+        return st.number_input(title, int(low), int(high), step=_step(value), key=unique, help=about)
     step = 10.0 ** (math.floor(math.log10(value)) - 1) if value else 0.1
-    return st.number_input(title, float(low), float(high), float(value), step=step, format="%g", key=unique, help=about)
+    return st.number_input(title, float(low), float(high), step=step, format="%g", key=unique, help=about)
 
 
 def numbers(text: str) -> list[int] | None:
