@@ -155,7 +155,7 @@ def recipe_of(text: str | bytes | None, name: PathLike) -> dict[str, Any] | None
         return None
     try:
         recipe = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         recipe = None
     if not isinstance(recipe, dict):
         raise runtime.BadInput(f"{name} carries a recipe that is not a JSON object")

@@ -33,25 +33,25 @@ def test_the_shelves_hold_each_word_of_their_group_once() -> None:
 
 def test_a_permalink_says_what_differs_and_leads_back() -> None:
     now = START._replace(label="Cat, -Cap", seed=7, n=9, pick=3, complete=True, guidance=2.5, sampler="ddpm")
-    query = controls.to_query(now, START)
-    assert query.keys() == {"model", "label", "seed", "n", "pick", "complete", "guidance", "sampler"}
+    query = controls.to_query(now, START, 9)
+    assert query.keys() == {"model", "checkpoint", "label", "seed", "n", "pick", "complete", "guidance", "sampler"}
     assert controls.updated(START, query, SPACE) == (now, [])
-    assert controls.to_query(START, START) == {}
+    assert controls.to_query(START, START, 9) == {"model": "faces", "checkpoint": "9"}
 
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
         ({"seed": "-4"}, "seed is -4; it must be from 0 to 4294967295"),
-        ({"n": "1e9"}, "n is '1e9'; give a number"),
+        ({"n": "1e9"}, "n is '1e9'; give a whole number"),
         ({"n": "17"}, "n is 17; it must be from 1 to 16"),
         ({"steps": "101"}, "steps is 101; it must be from 1 to 100"),
         ({"guidance": "nan"}, "guidance is nan; it must be from 0 to 10"),
         ({"sampler": "../../x.py"}, "sampler is '../../x.py'; choose one of ddpm"),
         ({"label": "<script>alert(1)</script>"}, "unknown word '<script>alert"),
         ({"label": "Cat, Robot"}, "a picture has one kind; keep one of the two"),
-        ({"steps": None}, "steps is 'None'; give a number"),
-        ({"seed": {"a": 1}}, "give a number"),
+        ({"steps": None}, "steps is 'None'; give a whole number"),
+        ({"seed": {"a": 1}}, "give a whole number"),
     ],
 )
 def test_what_an_address_may_not_say_is_a_sentence_and_changes_nothing(given: dict, sentence: str) -> None:

@@ -10,7 +10,8 @@ STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding-top: 4rem; padding-bottom: 2rem; }
 [data-testid="stImage"] img { image-rendering: pixelated; }
 .st-key-sheet img { image-rendering: auto !important; }
-@media (max-width: 640px) { [data-testid="stColumn"]:has(> div > .st-key-result) { order: -1; } }
+@media (max-width: 640px) { [data-testid="stColumn"]:has(.st-key-result) { order: -1; } }
+button[role="radio"][aria-checked="true"], button[role="radio"][aria-checked="true"] p { color: #0b4f49 !important; }
 h1 { font-size: 1.9rem !important; padding: 0.25rem 0 !important; }
 </style>"""
 

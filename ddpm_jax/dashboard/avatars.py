@@ -1,5 +1,6 @@
 """Generate: avatars from words. Pictures follow the controls at once; the address is a permalink."""
 
+import json
 from concurrent.futures import Future
 from typing import Any
 
@@ -7,64 +8,91 @@ import numpy as np
 import streamlit as st
 
 from ddpm_jax import runtime
-from ddpm_jax.dashboard import controls, jobs, studio, tiles, ui
+from ddpm_jax.dashboard import controls, jobs, recall, runs, studio, tiles, ui
 from ddpm_jax.dashboard.controls import Controls
 from ddpm_jax.dashboard.sampler import array
 from ddpm_jax.datasets import SHELVES
 
 WIDGETS = ("complete", "n", "seed", "sampler", "times", "steps", "guidance", "snap")
 MODES = ("Avatar", "Grid", "From a picture", "History")
+KEPT = (*WIDGETS, "model", "which", "mode", "scale", "clear", "moving", "strength", "locked")
 
 
 def show() -> None:
     """Show the page."""
     st.title("Avatars")
-    studio.restore()
-    wanted = str(st.query_params.get("model", ""))
-    model = ui.choose_model(wanted, words=True)
+    ui.kept(*KEPT)
+    recall.restore()
+    _arrive()
+    model = ui.choose_model(words=True)
     if model is None:
         return _nothing_yet()
-    now = _current(model)
-    st.session_state["avatar_query"] = controls.to_query(now, _start(model))
-    st.query_params.from_dict(st.session_state["avatar_query"])
-    drawing = ui.start("draw", part="avatar", model=model.path, which=model.which, job=controls.job(now))
+    now, state = _current(model), st.session_state
+    ui.kept(*KEPT)
+    state["avatar_query"] = controls.to_query(now, _start(model), model.meta["step"])
+    st.query_params.from_dict(state["avatar_query"])
+    asked = {"model": model.path, "which": model.which, "job": controls.job(now)}
+    drawing = _draw(asked) if state.setdefault("mode", MODES[0]) == "Avatar" else None
     faces = _portraits(model)
     left, right = st.columns([5, 7], gap="large")
     with left:
         _words(model, faces)
         _settings()
     with right, st.container(key="result"):
-        st.session_state.setdefault("mode", MODES[0])
         mode = st.segmented_control("Show", MODES, key="mode", required=True)
+        if mode in ("Avatar", "From a picture"):
+            studio.flag(model, [state["words"]])
         if mode == "Grid":
             studio.grid(model, now)
         elif mode == "From a picture":
             studio.from_picture(model, now)
         elif mode == "History":
             studio.history()
-        else:
+        elif drawing is not None:
             _avatar(model, now, drawing)
     if faces is not None and not faces.done():
         _await(faces)
+
+
+def _arrive() -> None:
+    """Take what an address asks for that was opened, edited or gone back to; none is what other pages leave."""
+    query, state = dict(st.query_params), st.session_state
+    if not query or query == state.get("avatar_query"):
+        return
+    state["avatar_wanted"] = query
+    state["which"] = "raw" if query.get("which") == "raw" else "ema"
+    wanted = query.get("model", "")
+    if wanted in runs.models(ui.workdir()):
+        state["model"] = wanted
+    elif wanted:
+        st.warning(f"There is no model {wanted[:60]!r} here; another one is shown.", icon=":material/warning:")
+
+
+def _draw(asked: dict[str, Any]) -> Future[Any]:
+    """Return the future of a drawing: the last one where the same is asked again."""
+    question = json.dumps(asked, sort_keys=True)
+    before, drawing = st.session_state.get("drawing", ("", None))
+    if drawing is None or before != question or drawing.cancelled() or (drawing.done() and drawing.exception()):
+        drawing = ui.start("draw", part="avatar", **asked)
+        st.session_state["drawing"] = question, drawing
+    return drawing
 
 
 def _current(model: ui.Model) -> Controls:
     """Return what the controls say, once they say what a restored picture, the address or another model asks for."""
     start, space, state = _start(model), model.spec.labels, st.session_state
     given = state.pop("avatar_wanted", None)
-    if given is None and dict(st.query_params) != state.get("avatar_query", {}):  # opened, edited, or gone back to
-        given = dict(st.query_params)
     if given is None and state.get("avatar_model") != model.name:
-        given = {"label": _known(model)} if "avatar_model" in state else {}
+        kept = {key: state[key] for key in ("seed", "n", "pick", "complete", "snap") if key in state}
+        given = {**kept, "label": _known(model)} if "avatar_model" in state else {}
     if given is not None:
         wanted, problems = controls.updated(start, given, space)
-        for problem in problems:
-            st.warning(problem, icon=":material/warning:")
+        if given.get("checkpoint", str(model.meta["step"])) != str(model.meta["step"]):
+            problems.append(f"the link is of another checkpoint; this is step {model.meta['step']}, and draws its own")
+        if problems:
+            st.warning("; ".join(problems), icon=":material/warning:")
         state["avatar_model"] = model.name
         _set(wanted, model)
-    for key in WIDGETS:  # what a page that was left forgets
-        state.setdefault(key, state["avatar_kept"][key])
-    state["avatar_kept"] = {key: state[key] for key in WIDGETS}
     label = space.format(controls.vector(space, state["words"]))
     pick = min(state.get("pick", 0), state["n"] - 1)
     return start._replace(which=model.which, label=label, pick=pick, **{key: state[key] for key in WIDGETS})
@@ -79,7 +107,6 @@ def _set(wanted: Controls, model: ui.Model) -> None:
     state = st.session_state
     for key in WIDGETS:
         state[key] = getattr(wanted, key)
-    state["avatar_kept"] = {key: state[key] for key in WIDGETS}
     state["pick"] = wanted.pick
     _set_words(controls.states(model.spec.labels, wanted.label))
 
@@ -112,6 +139,8 @@ def _words(model: ui.Model, faces: Future[Any] | None) -> None:
 
 def _words_clicked() -> None:
     st.session_state["words"] = tiles.states("picker")
+    if st.session_state["mode"] == "History":
+        st.session_state["mode"] = MODES[0]
 
 
 def _settings() -> None:
@@ -132,12 +161,6 @@ def _settings() -> None:
 
 
 def _avatar(model: ui.Model, now: Controls, drawing: Future[Any]) -> None:
-    pairs = controls.unseen(model.spec.labels, model.meta["pairs_seen"], st.session_state["words"])
-    if pairs:
-        shown = "; ".join(f"{one} with {other}" for one, other in pairs[:3])
-        st.info(
-            f"Never seen together in training: {shown}. The picture is the model's guess.", icon=":material/science:"
-        )
     _actions(model, now)
     answer = ui.result(drawing)
     if answer is None:
@@ -220,8 +243,7 @@ def _nothing_yet() -> None:
     st.write("Train the embedded faces: they need no download, and two minutes on two cores.")
     if st.button("Train the embedded faces", type="primary", icon=":material/model_training:"):
         try:
-            changes = {"train.minutes": 2.2, "data.root": ui.data_root()}
-            folder = jobs.add(ui.workdir(), "avatars_cfg", changes)
+            folder = jobs.add(ui.workdir(), "avatars_cfg", {"train.minutes": 2.2, "data.root": ui.data_root()})
         except (OSError, runtime.Failure) as error:
             st.error(f"The run cannot start: {error}")
         else:

@@ -58,16 +58,16 @@ def updated(start: Controls, given: Mapping[str, Any], space: LabelSpace) -> tup
         try:
             values[key] = _value(key, given[key], getattr(start, key), space)
         except (TypeError, ValueError, OverflowError) as error:
-            problems.append(str(error))
+            problems.append(str(error)[:200])
     made = start._replace(**values)
     return made._replace(pick=min(made.pick, made.n - 1)), problems
 
 
-def to_query(now: Controls, start: Controls) -> dict[str, str]:
-    """Return what a permalink says: the model, and all that differs from how the page starts with it."""
+def to_query(now: Controls, start: Controls, step: int) -> dict[str, str]:
+    """Return what a permalink says: the model, its step, and all that differs from how the page starts with it."""
     differing = {key: value for key, value in now._asdict().items() if value != getattr(start, key)}
     texts = {key: str(int(value) if isinstance(value, bool) else value) for key, value in differing.items()}
-    return {"model": now.model, **texts} if texts else {}
+    return {"model": now.model, "checkpoint": str(step), **texts}
 
 
 def job(now: Controls, *, pick: bool = False) -> dict[str, Any]:
@@ -143,7 +143,8 @@ def _value(key: str, given: Any, before: Any, space: LabelSpace) -> Any:
     try:
         number = type(before)(text)
     except ValueError:
-        raise ValueError(f"{key} is {text[:30]!r}; give a number") from None
+        kind = "a whole number" if isinstance(before, int) else "a number"
+        raise ValueError(f"{key} is {text[:30]!r}; give {kind}") from None
     low, high = RANGES[key]
     if not low <= number <= high:
         raise ValueError(f"{key} is {text[:30]}; it must be from {low} to {high}")

@@ -1,15 +1,16 @@
 """Parts of the avatars page: look, animate, download, compare; grids; start from a picture."""
 
 import io
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from ddpm_jax import animation, images, runtime
-from ddpm_jax.dashboard import controls, runs, ui
+from ddpm_jax.dashboard import controls, recall, ui
 from ddpm_jax.dashboard.controls import Controls
 from ddpm_jax.dashboard.sampler import array
 
@@ -53,10 +54,9 @@ def grid(model: ui.Model, now: Controls) -> None:
     if not rows or not columns:
         st.info("Choose one word or more for the rows, and for the columns.")
         return
-    base = {word for word in st.session_state["words"] if word not in (*rows, *columns)}
-    label = model.spec.labels.format(
-        controls.vector(model.spec.labels, {word: st.session_state["words"][word] for word in base})
-    )
+    words = {word: state for word, state in st.session_state["words"].items() if word not in (*rows, *columns)}
+    flag(model, [{**words, row: 1, column: 1} for row, column in itertools.product(rows, columns)])
+    label = model.spec.labels.format(controls.vector(model.spec.labels, words))
     job = {**controls.job(now), "kind": "grid", "label": label, "rows": rows, "columns": columns}
     job = {key: value for key, value in job.items() if key != "n"} | {"same_noise": True}
     answer = ui.ask("draw", part="grid", model=model.path, which=model.which, job=job)
@@ -71,46 +71,65 @@ def grid(model: ui.Model, now: Controls) -> None:
 
 def _line(title: str, model: ui.Model, default: list[str]) -> list[str]:
     key = f"{title} of {model.spec.name}"
-    return st.multiselect(title, model.spec.labels.words, default=default, max_selections=12, key=key)
+    ui.kept(key)
+    st.session_state.setdefault(key, default)
+    return st.multiselect(title, model.spec.labels.words, max_selections=12, key=key)
+
+
+def flag(model: ui.Model, wanted: Iterable[Mapping[str, int]]) -> None:
+    """Say which present words of labels were never seen together; they are drawn all the same."""
+    space, seen = model.spec.labels, model.meta["pairs_seen"]
+    pairs = dict.fromkeys(pair for states in wanted for pair in controls.unseen(space, seen, states))
+    if pairs:
+        shown = "; ".join(f"{one} with {other}" for one, other in list(pairs)[:4])
+        more = f" and {len(pairs) - 4} more pairs" if len(pairs) > 4 else ""
+        said = f"Never seen together in training: {shown}{more}. This is the model's guess."
+        st.info(said, icon=":material/science:")
 
 
 def from_picture(model: ui.Model, now: Controls) -> None:
     """Show what the words make of an uploaded picture; one that was made here restores its controls instead."""
     height, width, _ = model.spec.shape
+    state = st.session_state
     file = st.file_uploader(
         "A PNG to start from, or a PNG or GIF made here (its recipe restores all controls)",
         type=["png", "gif"],
         key="upload",
         max_upload_size=8,
     )
+    if file is not None and state.get("uploaded") != file.file_id:
+        state["uploaded"] = file.file_id
+        state.pop("given", None)
+        try:
+            if recall.recalled(model, file.name, file.getvalue()):
+                st.rerun()
+            state["given"] = recall.packed(recall.fitted(model, file.getvalue(), file.name))
+        except (runtime.Failure, ValueError) as error:
+            st.error(str(error), icon=":material/error:")
+            return
+    state.setdefault("strength", 0.5)
     strength = st.slider(
-        "Strength", 0.05, 1.0, 0.5, 0.05, key="strength", help="Little keeps the picture, 1 forgets it"
+        "Strength", 0.05, 1.0, step=0.05, key="strength", help="Little keeps the picture, 1 forgets it"
     )
-    if file is None:
+    if "given" not in state:
         st.caption(f"A picture of {width}x{height}, or enlarged from it, is taken as it is; others are reduced.")
         return
-    if _restored(file.name, file.getvalue(), file.file_id):
-        st.rerun()
-    try:
-        given = _fitted(model, file.getvalue(), file.name)
-    except (runtime.Failure, ValueError) as error:
-        st.error(str(error), icon=":material/error:")
-        return
-    base = {key: value for key, value in controls.job(now).items() if key != "pick"}
-    job = {**base, "kind": "edit", "picture": _packed(given), "strength": strength}
+    job = {**controls.job(now), "kind": "edit", "picture": state["given"], "strength": strength}
     answer = ui.ask("draw", part="edit", model=model.path, which=model.which, job=job)
-    if answer is None:
-        return
-    pictures, scale = array(answer["pictures"]), max(1, 240 // height)
+    if answer is not None:
+        _edited(array(answer["pictures"]), {**answer["recipe"], "job": job, "scale": 10, "background": None})
+
+
+def _edited(pictures: np.ndarray, recipe: dict[str, Any]) -> None:
+    scale = max(1, 240 // pictures.shape[1])
     columns = st.columns(min(4, len(pictures)))
     for i, picture in enumerate(pictures):
         title = "given" if i == 0 else f"variation {i}"
         columns[i % len(columns)].image(ui.png(picture, scale), caption=title, width="stretch", alt=title)
-    number = st.number_input("Variation to download", 1, len(pictures) - 1, key="edited")
-    recipe = {**answer["recipe"], "job": {**job, "pick": int(number)}, "scale": 10, "background": None}
-    content = images.encode_png(images.to_pil(images.enlarge(pictures[number], 10)), recipe)
+    number = int(st.number_input("Variation to download", 1, len(pictures) - 1, key="edited"))
+    recipe["job"]["pick"] = number
+    content = images.encode_png(images.to_pil(images.enlarge(pictures[number], recipe["scale"])), recipe)
     _download("PNG", content, "edited.png", "image/png")
-    return
 
 
 def history() -> None:
@@ -137,79 +156,15 @@ def history() -> None:
     for i, (now, picture) in enumerate(kept):
         with columns[i % 6]:
             st.image(ui.png(picture, max(1, 96 // len(picture))), width=96, alt=names[i])
-            st.button(
-                "Restore",
-                key=f"back{i}",
-                on_click=_want,
-                args=(now._asdict(), now.model, now.which),
-                help=f"{names[i]}, seed {now.seed}",
-            )
+            st.caption(f"{now.label} · {now.seed}")
+            place = now._asdict(), now.model, now.which
+            st.button(f"Restore {len(kept) - i}", key=f"back{i}", on_click=recall.want, args=place)
 
 
 def remember(model: ui.Model, now: Controls, picture: np.ndarray) -> None:
     """Add what was made to the history, the newest first, once."""
     kept = [entry for entry in st.session_state.get("history", []) if entry[0] != now]
     st.session_state["history"] = [(now, picture), *kept][:KEPT]
-
-
-def restore() -> None:
-    """Put the choices of a restored picture into their widgets, before these are shown."""
-    wanted = st.session_state.pop("restore", {})
-    if wanted.get("model") not in runs.models(ui.workdir()):
-        wanted.pop("model", None)
-    st.session_state.update(wanted)
-
-
-def _want(now: Mapping[str, Any], model: str | None, which: str) -> None:
-    st.session_state["avatar_wanted"] = now
-    st.session_state["restore"] = {"model": model, "which": which, "mode": "Avatar"}
-
-
-def _restored(name: str, content: bytes, file_id: str) -> bool:
-    """Say whether a file carries a recipe, and put that in the place of the controls; each upload does so once."""
-    if st.session_state.get("restored") == file_id:
-        return False
-    try:
-        recipe = (animation.recipe_in if content[:3] == b"GIF" else images.recipe_in)(content, name)
-    except runtime.Failure:
-        return False  # said where it is decoded
-    if recipe is None or not isinstance(recipe.get("job"), dict):
-        return False
-    st.session_state["restored"] = file_id
-    maker = _maker(recipe)
-    if maker is None:
-        st.toast("The checkpoint that made it is not here: its words and settings are restored.")
-    settings = recipe.get("settings")
-    now = {**(settings if isinstance(settings, dict) else {}), **recipe["job"]}
-    _want(now, maker, "raw" if recipe.get("which") == "raw" else "ema")
-    if isinstance(scale := recipe.get("scale"), int) and 1 <= scale <= LARGEST:
-        st.session_state["restore"] |= {"clear": bool(recipe.get("background")), "scale": scale}
-    return True
-
-
-def _maker(recipe: dict[str, Any]) -> str | None:
-    """Return the name of the model whose newest checkpoint made a picture."""
-    for name, folder in runs.models(ui.workdir()).items():
-        saved = runs.newest(folder)
-        if saved and saved.meta and saved.meta["sha256"] == recipe.get("checkpoint"):
-            return name
-    return None
-
-
-def _fitted(model: ui.Model, content: bytes, name: str) -> np.ndarray:
-    """Return a PNG in the shape of the model's pictures: as it is where that goes exactly, else cut and reduced."""
-    picture = images.decode_png(content, name)
-    try:
-        return images.fit(picture, model.spec.shape, model.spec.background)
-    except ValueError:
-        st.caption(f"It was cut to a square and reduced to {model.spec.shape[1]}x{model.spec.shape[0]}.")
-        return images.fit(images.reduced(picture, model.spec.shape), model.spec.shape, model.spec.background)
-
-
-def _packed(picture: np.ndarray) -> str:
-    import base64
-
-    return base64.b64encode(ui.png(picture)).decode()
 
 
 def _name(label: str) -> str:

@@ -26,7 +26,8 @@ export default function (component) {
       memory.states[word] = NEXT[stateOf(word)];
       if (memory.states[word] === 0) delete memory.states[word];
     }
-    setStateValue("states", { ...memory.states });
+    // The time makes each click a new value: the page may have moved the states since the last one.
+    setStateValue("said", { states: { ...memory.states }, at: Date.now() });
     refresh();
   }
 
@@ -50,7 +51,6 @@ export default function (component) {
     }
     button.append(face);
     if (item.title) button.append(make("span", "name", item.title));
-    button.onclick = () => change(group, item.word);
     return button;
   }
 

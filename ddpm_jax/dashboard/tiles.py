@@ -32,7 +32,7 @@ def words(
     key: str,
     changed: Callable[[], None],
 ) -> None:
-    """Show all words of a space; `changed` is called once a click has moved `st.session_state[key].states`.
+    """Show all words of a space; `changed` is called after each click; then `states(key)` is what the tiles say.
 
     `states` count where `revision` is a new one: what the user clicks lives in the browser until then. `shelves` divide
     the words of a group for display; `portraits` uint8 [words, h, w, c] are in the order of `space.words`.
@@ -44,7 +44,7 @@ def words(
             items = [{"word": word, "title": word, "place": space.index(word)} for word in members]
             groups.append({"kind": kind, "title": title, "open": kind == "one", "items": items})
     show = {"label": "words", "groups": groups, "states": states, "revision": revision, "size": 48}
-    _component()(key=key, data={**show, **_sprite(portraits), "search": "Search words"}, on_states_change=changed)
+    _component()(key=key, data={**show, **_sprite(portraits), "search": "Search words"}, on_said_change=changed)
 
 
 def gallery(
@@ -54,13 +54,13 @@ def gallery(
     items = [{"word": str(i), "title": "", "place": i} for i in range(len(pictures))]
     show = {"label": "variations", "groups": [{"kind": "one", "title": "", "items": items}], "required": True}
     data = {**show, **_sprite(pictures), "states": {str(pick): 1}, "revision": revision, "size": size}
-    _component()(key=key, data=data, on_states_change=changed)
+    _component()(key=key, data=data, on_said_change=changed)
 
 
 def states(key: str) -> States:
     """Return what the browser last said of a component."""
-    said = getattr(st.session_state.get(key), "states", None)
-    return {str(word): int(state) for word, state in dict(said or {}).items()}
+    said = dict(getattr(st.session_state.get(key), "said", None) or {})
+    return {str(word): int(state) for word, state in said.get("states", {}).items()}
 
 
 def _sprite(pictures: np.ndarray | None) -> dict[str, Any]:

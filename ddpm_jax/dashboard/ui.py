@@ -91,6 +91,19 @@ def choose_model(wanted: str = "", *, names: tuple[str, ...] = (), words: bool =
     return Model(name, str(saved.path), saved.meta, Spec.from_json(saved.meta["spec"]), which or "ema")
 
 
+def kept(*keys: str) -> None:
+    """Keep what widgets say while they are not shown, when Streamlit forgets it.
+
+    Call it before they are shown, and again after anything else has set them.
+    """
+    memory, state = st.session_state.setdefault("kept", {}), st.session_state
+    for key in keys:
+        if key in state:
+            memory[key] = state[key]
+        elif key in memory:
+            state[key] = memory[key]
+
+
 def png(picture: np.ndarray, scale: int = 1) -> bytes:
     """Return a picture [h, w, c] as a PNG file, each pixel `scale` times as large."""
     file = io.BytesIO()

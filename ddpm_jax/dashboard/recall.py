@@ -1,0 +1,95 @@
+"""Back to what made a picture: the recipe that a PNG or GIF carries, put into the controls of the avatars page."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from ddpm_jax import animation, images, runtime
+from ddpm_jax.dashboard import runs, ui
+
+
+def restore() -> None:
+    """Put the choices of a restored picture into their widgets, before these are shown."""
+    wanted = st.session_state.pop("restore", {})
+    if wanted.get("model") not in runs.models(ui.workdir()):
+        wanted.pop("model", None)
+    st.session_state.update(wanted)
+
+
+def want(now: Mapping[str, Any], model: str | None, which: str, **widgets: Any) -> None:
+    """Ask for controls at the next run of the page: those of a model where it is known, and other widgets'."""
+    st.session_state["avatar_wanted"] = now
+    st.session_state["restore"] = {"model": model, "which": which, "mode": "Avatar", **widgets}
+
+
+def recalled(model: ui.Model, name: str, content: bytes) -> bool:
+    """Say whether a file carries a recipe of such pictures, and put that in the place of the controls.
+
+    Raises runtime.BadInput for a file that cannot be read, or whose recipe is none.
+    """
+    gif = content[:3] == b"GIF"
+    recipe = (animation.recipe_in if gif else images.recipe_in)(content, name)
+    if recipe is None and gif:
+        raise runtime.BadInput(f"{name} carries no recipe; to start from a picture, give a PNG")
+    job = (recipe or {}).get("job")
+    if recipe is None or not isinstance(job, dict):
+        return False
+    try:
+        model.spec.labels.parse(str(job.get("label", "")))
+    except ValueError as error:
+        st.warning(f"Its recipe is for other words, and is left aside: {str(error)[:200]}", icon=":material/warning:")
+        return False
+    maker = _maker(recipe)
+    if maker is None:
+        st.toast("The checkpoint that made it is not here: its words and settings are restored.")
+    settings = recipe.get("settings")
+    now = {**(settings if isinstance(settings, dict) else {}), **job}
+    want(now, maker, "raw" if recipe.get("which") == "raw" else "ema", **_widgets(model, recipe, job))
+    return True
+
+
+def _widgets(model: ui.Model, recipe: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a recipe says of the widgets beside the controls; whatever is not as it should be is left out."""
+    found: dict[str, Any] = {}
+    if isinstance(scale := recipe.get("scale"), int) and 1 <= scale <= 4096 and job.get("kind") == "sheet":
+        found |= {"clear": bool(recipe.get("background")), "scale": scale}
+    if job.get("kind") == "grid":
+        found["mode"] = "Grid"
+        for title, said in (("Rows", job.get("rows")), ("Columns", job.get("columns"))):
+            known = [word for word in model.spec.labels.words if isinstance(said, list) and word in said]
+            found[f"{title} of {model.spec.name}"] = known[:12]
+    if job.get("kind") == "edit" and isinstance(strength := job.get("strength"), float) and 0.05 <= strength <= 1:
+        try:
+            content = base64.b64decode(str(job.get("picture")), validate=True)
+            st.session_state["given"] = packed(fitted(model, content, "the picture of the recipe"))
+            found |= {"mode": "From a picture", "strength": strength}
+        except (runtime.Failure, ValueError) as error:
+            st.toast(str(error))
+    return found
+
+
+def _maker(recipe: dict[str, Any]) -> str | None:
+    """Return the name of the model whose newest checkpoint made a picture."""
+    for name, folder in runs.models(ui.workdir()).items():
+        saved = runs.newest(folder)
+        if saved and saved.meta and saved.meta["sha256"] == recipe.get("checkpoint"):
+            return name
+    return None
+
+
+def fitted(model: ui.Model, content: bytes, name: str) -> np.ndarray:
+    """Return a PNG in the shape of the model's pictures: as it is where that goes exactly, else cut and reduced."""
+    picture = images.decode_png(content, name)
+    try:
+        return images.fit(picture, model.spec.shape, model.spec.background)
+    except ValueError:
+        st.caption(f"It was cut to a square and reduced to {model.spec.shape[1]}x{model.spec.shape[0]}.")
+        return images.fit(images.reduced(picture, model.spec.shape), model.spec.shape, model.spec.background)
+
+
+def packed(picture: np.ndarray) -> str:
+    """Return a picture as a job carries it."""
+    return base64.b64encode(ui.png(picture)).decode()
