@@ -2,6 +2,7 @@
 
 import base64
 import io
+import threading
 from concurrent.futures import Future
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from browser import glyphs
 from conftest import tiny_config
 from PIL import Image
+from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 from streamlit.testing.v1 import AppTest
 
 from ddpm_jax import build, images, recipes, runtime, train
@@ -119,6 +121,50 @@ def test_settings_reach_the_job_and_start_as_the_models(by_class, sampler):
     page.number_input(key="choose_seed").set_value(9).run()
     job = sampler.jobs()[-1]
     assert (job["steps"], job["sampler"], job["seed"]) == (5, "heun", 9)
+
+
+def test_what_was_chosen_is_there_again_after_a_visit_to_another_page(by_class, monkeypatch):
+    pages = f"import streamlit as st\nif not st.session_state.get('elsewhere'):\n    {PAGE}"
+    monkeypatch.setitem(globals(), "PAGE", pages)
+    page = by_class(tab="Draw", ink=INK)
+    page.button_group(key="draw_digit").set_value("4")
+    page.button_group(key="which").set_value("raw")
+    page.slider(key="strength").set_value(0.3)
+    page.slider(key="draw_steps").set_value(5)
+    page.slider(key="draw_guidance").set_value(2.5)
+    page.selectbox(key="draw_sampler").set_value("heun")
+    page.number_input(key="draw_seed").set_value(9).run()
+    for elsewhere in (True, False, True, False):
+        page.session_state["elsewhere"] = elsewhere
+        page.run()
+        assert not page.exception and not page.warning and bool(page.slider) != elsewhere
+    assert page.session_state["digits"] == "Draw" and page.button_group(key="which").value == "raw"
+    assert page.button_group(key="draw_digit").value == "4" and page.number_input(key="draw_seed").value == 9
+    values = [page.slider(key=key).value for key in ("strength", "draw_steps", "draw_guidance")]
+    assert [*values, page.selectbox(key="draw_sampler").value] == [0.3, 5, 2.5, "heun"]
+
+
+def test_a_page_that_waits_for_a_reading_is_ended_by_what_the_user_does_next(monkeypatch):
+    def script():
+        import streamlit as st
+
+        from ddpm_jax.dashboard import answers
+
+        st.session_state["begun"] = st.session_state.get("begun", 0) + 1
+        if st.session_state["begun"] == 1:
+            answers.quietly("part", "read")  # never answered
+        st.write("another run")
+
+    class Silent:
+        def ask(self, do, *, owner="", **arguments):
+            context = get_script_run_ctx()
+            again = RerunData(page_script_hash=context.page_script_hash)
+            threading.Timer(0.3, context.script_requests.request_rerun, [again]).start()
+            return Future()
+
+    monkeypatch.setattr(ui, "sampler", Silent)
+    page = AppTest.from_function(script, default_timeout=5).run()
+    assert [one.value for one in page.markdown] == ["another run"] and page.session_state["begun"] == 2
 
 
 def test_the_samplers_offered_are_all_there_are():

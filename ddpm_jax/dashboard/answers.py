@@ -33,8 +33,10 @@ def remembered(part: str, do: str, **arguments: Any) -> Any:
 
 def quietly(part: str, do: str, **arguments: Any) -> tuple[Any, str]:
     """Return the answer and "", or None and the sentence that says why there is none."""
+    future = ui.start(do, part=part, **arguments)
+    ui._wait(future)  # the page can be left, and its controls moved, meanwhile
     try:
-        return ui.start(do, part=part, **arguments).result(), ""
+        return future.result(), ""
     except Failed as error:
         return None, str(error)
     except CancelledError:

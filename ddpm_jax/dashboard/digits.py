@@ -11,11 +11,20 @@ from ddpm_jax.dashboard.sampler import array
 from ddpm_jax.datasets import mnist
 
 DIGITS = tuple("0123456789")
+PARTS = ("choose", "draw", "noise")
 SAMPLERS = ("ddim", "ddpm", "dpmpp_2m", "dpmpp_3m", "unipc", "heun", "euler_ancestral")
 BRUSH = 22  # pixels of a canvas that is ten times as wide as a digit: a pen as broad as MNIST's
 CANVAS = 10 * mnist.SIDE
 STRENGTH = "How much of your digit the model may change: 0 nothing, 1 everything"
 GUIDANCE = "How strongly it follows the digit asked for: 1 as in training, more exaggerates"
+# What each control starts with. It goes into the state, not to the control: what was kept is a start value too.
+STARTS = {
+    **{"choose_digit": "3", "draw_digit": "any", "noise_digit": "5", "draw_way": "Restyle", "half": "Lower"},
+    **{"strength": 0.6, "noise_t": 0.6, "choose_n": 8, "choose_seed": 0, "draw_seed": 0, "noise_seed": 0},
+}
+OF_THE_MODEL = [f"{part}_{what}" for part in PARTS for what in ("steps", "guidance", "sampler")]
+CHOICES = ("model of mnist", "which", "digits", "noise_told", "choose_watch", "draw_watch")
+KEPT = (*CHOICES, *STARTS, *OF_THE_MODEL)  # while other pages and tabs are shown
 HALVES = {
     "Lower": np.s_[mnist.SIDE // 2 :, :],
     "Upper": np.s_[: mnist.SIDE // 2, :],
@@ -27,6 +36,7 @@ HALVES = {
 def show() -> None:
     """Show the page."""
     st.title("Digits")
+    ui.kept(*KEPT)
     model = ui.choose_model(names=("mnist",))
     if model is None:
         st.info(
@@ -35,6 +45,8 @@ def show() -> None:
             icon=":material/model_training:",
         )
         return
+    for key, value in STARTS.items():
+        st.session_state.setdefault(key, value)
     parts = {"Choose": choose, "Draw": draw, "Noise": noise}
     for tab, part in zip(st.tabs(list(parts), key="digits", on_change="rerun"), parts.values(), strict=True):
         if tab.open:
@@ -44,8 +56,8 @@ def show() -> None:
 
 def choose(model: ui.Model) -> None:
     """Show variations of a chosen digit."""
-    label = _digit(model, "choose", "Digit", default="3")
-    how = _how(model, "choose", variations=8)
+    label = _digit(model, "choose", "Digit")
+    how = _how(model, "choose", variations=True)
     job, n = {"kind": "sheet", "label": label, **how}, how["n"]
     drawn = answers.remembered("choose", "draw", model=model.path, which=model.which, job=job)
     if drawn is None:
@@ -61,15 +73,14 @@ def draw(model: ui.Model) -> None:
     """Show a canvas, and what the model makes of what is drawn on it."""
     left, right = st.columns([2, 3], gap="large")
     with left:
-        ways = ["Restyle", "Finish"]
-        way = st.segmented_control("The model's part", ways, default=ways[0], required=True, key="draw_way")
+        way = st.segmented_control("The model's part", ["Restyle", "Finish"], required=True, key="draw_way")
         half = ""
         if way == "Finish":
-            half = st.segmented_control("It draws this half", list(HALVES), default="Lower", required=True, key="half")
+            half = st.segmented_control("It draws this half", list(HALVES), required=True, key="half")
         ink = _canvas(half or "")
     with right:
-        wished = _digit(model, "draw", "Make it a", default="any")
-        strength = 0.6 if half else st.slider("Strength", 0.1, 1.0, 0.6, 0.05, key="strength", help=STRENGTH)
+        wished = _digit(model, "draw", "Make it a")
+        strength = 0.6 if half else st.slider("Strength", 0.1, 1.0, step=0.05, key="strength", help=STRENGTH)
         how = _how(model, "draw", with_sampler=not half)
         if ink is None:
             st.info("What the model makes of your drawing appears here.", icon=":material/draw:")
@@ -88,8 +99,8 @@ def noise(model: ui.Model) -> None:
     """Show a digit, the digit noised, and every estimate of the digit on the way back."""
     controls, pictures = st.columns([2, 3], gap="large")
     with controls:
-        word = st.segmented_control("Digit", DIGITS, default="5", required=True, key="noise_digit", wrap=True) or "5"
-        t = st.slider("Noise it to time t", 0.05, 1.0, 0.6, 0.05, key="noise_t", help="0 is the picture, 1 pure noise")
+        word = st.segmented_control("Digit", DIGITS, required=True, key="noise_digit", wrap=True) or "5"
+        t = st.slider("Noise it to time t", 0.05, 1.0, step=0.05, key="noise_t", help="0 is the picture, 1 pure noise")
         told = bool(model.spec.labels.size) and st.toggle("Tell the model which digit it is", key="noise_told")
         how = _how(model, "noise", "Another digit")
     with pictures:
@@ -199,35 +210,35 @@ def _real_or_drawn(model: ui.Model, word: str, number: int) -> np.ndarray | None
     return None if drawn is None else array(drawn["pictures"])[0]
 
 
-def _digit(model: ui.Model, part: str, title: str, *, default: str) -> str:
+def _digit(model: ui.Model, part: str, title: str) -> str:
     """Show the digits as buttons and return the label of the one chosen, "" for any."""
     if not model.spec.labels.size:
         st.caption("This model was trained without words: it cannot be asked for a certain digit.")
         return ""
     choices = [*DIGITS, "any"]
-    word = st.segmented_control(title, choices, default=default, required=True, key=f"{part}_digit", wrap=True)
+    word = st.segmented_control(title, choices, required=True, key=f"{part}_digit", wrap=True)
     return word if word in DIGITS else ""
 
 
 def _how(
-    model: ui.Model, part: str, other: str = "Other ones", *, with_sampler: bool = True, variations: int = 0
+    model: ui.Model, part: str, other: str = "Other ones", *, with_sampler: bool = True, variations: bool = False
 ) -> dict[str, Any]:
     """Show seed, guidance, steps, sampler and the number of variations; return them."""
-    defaults, key = model.meta["config"]["sampling"], f"{part}_seed"
-    st.session_state.setdefault(key, 0)
+    defaults, key, state = model.meta["config"]["sampling"], f"{part}_seed", st.session_state
+    state.setdefault(f"{part}_steps", min(100, int(defaults["steps"])))
+    state.setdefault(f"{part}_guidance", float(np.clip(defaults["guidance"], 0, 8)))
+    state.setdefault(f"{part}_sampler", defaults["sampler"] if defaults["sampler"] in SAMPLERS else SAMPLERS[0])
     st.button(other, icon=":material/casino:", key=f"{part}_other", on_click=lambda: _next(key))
     with st.expander(
         "Seed, guidance, sampler" if not variations else "Variations, seed, guidance, sampler", icon=":material/tune:"
     ):
-        how: dict[str, Any] = {"n": st.slider("Variations", 1, 16, variations, key=f"{part}_n")} if variations else {}
+        how: dict[str, Any] = {"n": st.slider("Variations", 1, 16, key=f"{part}_n")} if variations else {}
         how["seed"] = st.number_input("Seed", 0, 2**31 - 1, step=1, key=key)
-        how["steps"] = st.slider("Evaluations", 2, 100, min(100, int(defaults["steps"])), key=f"{part}_steps")
+        how["steps"] = st.slider("Evaluations", 2, 100, key=f"{part}_steps")
         if model.spec.labels.size:
-            start = float(np.clip(defaults["guidance"], 0, 8))
-            how["guidance"] = st.slider("Guidance", 0.0, 8.0, start, 0.25, key=f"{part}_guidance", help=GUIDANCE)
+            how["guidance"] = st.slider("Guidance", 0.0, 8.0, step=0.25, key=f"{part}_guidance", help=GUIDANCE)
         if with_sampler:
-            place = SAMPLERS.index(defaults["sampler"]) if defaults["sampler"] in SAMPLERS else 0
-            how["sampler"] = st.selectbox("Sampler", SAMPLERS, index=place, key=f"{part}_sampler")
+            how["sampler"] = st.selectbox("Sampler", SAMPLERS, key=f"{part}_sampler")
     return how
 
 
