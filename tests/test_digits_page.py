@@ -2,8 +2,10 @@
 
 import base64
 import io
+import shutil
 import threading
 from concurrent.futures import Future
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 from streamlit.testing.v1 import AppTest
 
-from ddpm_jax import build, images, recipes, runtime, train
+from ddpm_jax import archive, build, images, recipes, runtime, train
 from ddpm_jax.configs import mnist_classes_cfg
 from ddpm_jax.dashboard import digits, figures, serve, ui, worker
 from ddpm_jax.dashboard.sampler import Failed
@@ -148,23 +150,48 @@ def test_a_page_that_waits_for_a_reading_is_ended_by_what_the_user_does_next(mon
     def script():
         import streamlit as st
 
-        from ddpm_jax.dashboard import answers
+        from ddpm_jax.dashboard import answers, ui
 
         st.session_state["begun"] = st.session_state.get("begun", 0) + 1
         if st.session_state["begun"] == 1:
-            answers.quietly("part", "read")  # never answered
+            answers.quietly("part", "read")
+            ui.sampler.waited_for.append("the answer")
         st.write("another run")
 
-    class Silent:
+    class Slow:
         def ask(self, do, *, owner="", **arguments):
             context = get_script_run_ctx()
             again = RerunData(page_script_hash=context.page_script_hash)
             threading.Timer(0.3, context.script_requests.request_rerun, [again]).start()
-            return Future()
+            future = Future()
+            threading.Timer(2, future.set_exception, [Failed("late")]).start()
+            return future
 
-    monkeypatch.setattr(ui, "sampler", Silent)
+    Slow.waited_for = []
+    monkeypatch.setattr(ui, "sampler", Slow)
     page = AppTest.from_function(script, default_timeout=5).run()
-    assert [one.value for one in page.markdown] == ["another run"] and page.session_state["begun"] == 2
+    assert [one.value for one in page.markdown] == ["another run"] and not Slow.waited_for
+
+
+def test_a_damaged_checkpoint_is_named_and_an_older_one_used(monkeypatch, places, sampler, tmp_path):
+    folder = shutil.copytree(places / "plain" / "run", tmp_path / "run") / "checkpoints"
+    new, old = archive.steps(folder)[:2]
+    for step, then in ((new, old), (old, None)):
+        file = max((path for path in (folder / str(step) / "state").rglob("*") if path.is_file()), key=size)
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        page = opened(monkeypatch, tmp_path, places / "data")
+        said = [one.value for one in (*page.warning, *page.error)]
+        assert len(said) == 1 and f"checkpoints/{new} is damaged" in said[0]
+        assert (f"step {then} is whole and used in its place" in said[0]) == bool(then)
+        assert ("choose another model" in said[0]) == (then is None)
+        assert {Path(asked["model"]).name for do, asked in sampler.asked if do == "draw"} <= {str(old)}
+    assert sampler.jobs()
+
+
+def size(path):
+    return path.stat().st_size
 
 
 def test_the_samplers_offered_are_all_there_are():

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ddpm_jax import runtime
+from ddpm_jax import archive, runtime
 from ddpm_jax.dashboard import jobs, runs
 from ddpm_jax.processes import Process
 
@@ -112,6 +112,23 @@ def test_checkpoints_are_described_or_named_as_damaged(tmp_path, trained):
     assert runs.newest(tmp_path / "a") == whole
     assert runs.config(runs.find(tmp_path, "a"))["train.steps"] == 8
     assert "a" in runs.models(tmp_path)
+
+
+def test_a_checkpoint_is_read_once_to_say_that_it_is_whole_and_again_where_it_changed(tmp_path, trained, monkeypatch):
+    shutil.copytree(trained, tmp_path / "a")
+    read, verify = [], archive.verify
+    monkeypatch.setattr(archive, "verify", lambda path: (read.append(path.name), verify(path)))
+    assert [runs.newest(tmp_path / "a", verified=True).step for _ in range(3)] == [8, 8, 8]
+    assert read == ["8"]
+    state = tmp_path / "a" / "checkpoints" / "8" / "state"
+    file = max((path for path in state.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert [runs.newest(tmp_path / "a", verified=True).step for _ in range(3)] == [4, 4, 4]
+    assert read == ["8", "8", "4"]
+    assert runs.newest(tmp_path / "a").step == 8
+    assert "is damaged" in runs.damage(state.parent)
 
 
 def test_the_log_ends_with_its_last_lines_and_may_be_no_text(tmp_path):

@@ -1,6 +1,7 @@
 """What a page asks the sampling process at each of its runs: remembered while the question is the same."""
 
 import json
+import pathlib
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 from ddpm_jax import animation, images
-from ddpm_jax.dashboard import figures, ui
+from ddpm_jax.dashboard import figures, runs, ui
 from ddpm_jax.dashboard.sampler import Failed, array, packed
 
 SCALE = 8  # of downloaded pictures
@@ -29,6 +30,23 @@ def remembered(part: str, do: str, **arguments: Any) -> Any:
             return None
         memory[part] = (question, answer)
     return memory[part][1]
+
+
+def whole(model: ui.Model) -> ui.Model | None:
+    """Return the model with its newest checkpoint that is whole to the last byte, and say so where that is an older.
+
+    None where none is; the user has been shown why.
+    """
+    path = pathlib.Path(model.path)
+    why = runs.damage(path)
+    if not why:
+        return model
+    saved = runs.newest(path.parents[1] if path.parent.name == "checkpoints" else path, verified=True)
+    if saved is None or saved.meta is None:
+        st.error(f"{why}; choose another model, or train this one again", icon=":material/error:")
+        return None
+    st.warning(f"{why}; step {saved.step:,} is whole and used in its place", icon=":material/history:")
+    return model._replace(path=str(saved.path), meta=saved.meta)
 
 
 def quietly(part: str, do: str, **arguments: Any) -> tuple[Any, str]:

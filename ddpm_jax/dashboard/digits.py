@@ -45,6 +45,9 @@ def show() -> None:
             icon=":material/model_training:",
         )
         return
+    model = answers.whole(model)
+    if model is None:
+        return
     for key, value in STARTS.items():
         st.session_state.setdefault(key, value)
     parts = {"Choose": choose, "Draw": draw, "Noise": noise}

@@ -84,11 +84,22 @@ def models(root: pathlib.Path) -> dict[str, pathlib.Path]:
     return {**trained, **{name: path for name, path in released.items() if name not in trained}}
 
 
-def newest(folder: pathlib.Path) -> Saved | None:
-    """Return the newest checkpoint of a model's folder that is described as whole, None where there is none."""
-    if (folder / "meta").exists():
-        return _saved(0, folder)
-    return next((saved for saved in checkpoints(folder) if saved.meta), None)
+def newest(folder: pathlib.Path, *, verified: bool = False) -> Saved | None:
+    """Return the newest checkpoint of a model's folder that is described as whole, None where there is none.
+
+    With `verified` every array was compared too: a quarter of a second for 30 MB, once while no file changes.
+    """
+    there = [_saved(0, folder)] if (folder / "meta").exists() else checkpoints(folder)
+    return next((saved for saved in there if saved.meta and not (verified and damage(saved.path))), None)
+
+
+def damage(path: pathlib.Path) -> str:
+    """Return "" where every array of a checkpoint is what was saved, else the sentence that says what is not."""
+    try:
+        files = [file.stat() for file in sorted(path.rglob("*")) if file.is_file()]
+        return _damage(path, tuple((file.st_mtime_ns, file.st_size) for file in files))
+    except OSError as error:  # a run that trains removes old checkpoints
+        return str(error)
 
 
 def scalars(folder: pathlib.Path) -> metrics.Series:
@@ -194,6 +205,15 @@ def _saved(step: int, path: pathlib.Path) -> Saved:
 def _meta(path: pathlib.Path, changed: int) -> tuple[dict[str, Any], int]:
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return archive.read_meta(path), size
+
+
+@functools.lru_cache(64)
+def _damage(path: pathlib.Path, files: tuple[tuple[int, int], ...]) -> str:
+    try:
+        archive.verify(path)
+    except runtime.Failure as error:
+        return str(error)
+    return ""
 
 
 @functools.lru_cache(32)
