@@ -1,6 +1,7 @@
 """The Train page: what a click puts into the queue, what it refuses, and the cards of jobs."""
 
 import json
+import os
 import threading
 import time
 from concurrent.futures import Future
@@ -330,6 +331,21 @@ def test_a_run_that_trains_shows_its_step_its_time_left_and_its_samples(root):
     assert "Samples at step 30" in text(app)
     assert len(app.get("vega_lite_chart")) == 2
     assert "Stop" in labels(app) and "Delete" not in labels(app)
+
+
+def test_a_job_that_was_asked_to_stop_can_be_ended_at_once_only_when_that_would_act(root, monkeypatch):
+    folder = write(root / "mine", state="started", process=vars(Process.current()))
+    signals = []
+    monkeypatch.setattr(jobs, "_signal", lambda *which: signals.append(which) or True)
+    app = opened()
+    button(app, "Stop").click().run()
+    assert len(signals) == 1
+    assert button(app, "Stopping ...").disabled and not {"Stop", "Stop at once"} & set(labels(app))
+    os.utime(folder / jobs.STOP, (time.time() - jobs.AGAIN_S - 1,) * 2)
+    app.run()
+    assert not button(app, "Stop at once").disabled
+    button(app, "Stop at once").click().run()
+    assert len(signals) == 2
 
 
 def test_files_that_are_half_written_break_no_card(root):

@@ -29,6 +29,7 @@ WORDS = {
     "storage failed": "Something could not be written or read back.",
     "killed": "It was ended from outside; Resume goes on from the last checkpoint.",
 }
+ABOUT_STOP = f"Saves first, which takes a few seconds; after {jobs.AGAIN_S:.0f} seconds it can be ended without saving"
 ENDED = 6  # jobs that are shown beside those that run and wait
 PICTURED = 2  # of these, those with curves and samples: all is drawn anew every few seconds
 SHEET = 240  # pixels that a sheet of samples is enlarged to, at least
@@ -171,10 +172,15 @@ def _pictures(run: Run) -> None:
 def _buttons(run: Run) -> None:
     row = st.container(horizontal=True)
     if run.active:
-        waits, again = run.state == "waiting", run.state == "stopping"
-        title = "Take out of the queue" if waits else "Stop at once" if again else "Stop"
-        about = None if waits else "Saves first, which takes a few seconds; from 30 seconds on without saving"
-        row.button(title, icon=":material/stop:", key=f"stop/{run.name}", on_click=_stop, args=(run.name,), help=about)
+        waits, since = run.state == "waiting", jobs.asked(run.folder, run.job) if run.job else None
+        saves = since is not None and since < jobs.AGAIN_S  # until then a click would do nothing: see `jobs.stop`
+        asked = "Stopping ..." if saves else "Stop at once"
+        title = "Take out of the queue" if waits else "Stop" if since is None else asked
+        about = None if waits else ABOUT_STOP
+        row.button(
+            title, icon=":material/stop:", key=f"stop/{run.name}", on_click=_stop, args=(run.name,), help=about,
+            disabled=saves,
+        )  # fmt: skip
         return
     if run.state != "done":
         row.button("Resume", icon=":material/resume:", key=f"resume/{run.name}", on_click=_resume, args=(run.name,))
