@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from ddpm_jax import runtime
-from ddpm_jax.dashboard import controls, jobs, recall, runs, studio, tiles, ui
+from ddpm_jax.dashboard import answers, controls, jobs, recall, studio, tiles, ui
 from ddpm_jax.dashboard.controls import Controls
 from ddpm_jax.dashboard.sampler import array
 from ddpm_jax.datasets import SHELVES
@@ -22,15 +22,17 @@ def show() -> None:
     """Show the page."""
     st.title("Avatars")
     ui.kept(*KEPT)
+    recall.arrive()
     recall.restore()
-    _arrive()
     model = ui.choose_model(words=True)
     if model is None:
         return _nothing_yet()
+    model = answers.whole(model)
+    if model is None:
+        return
     now, state = _current(model), st.session_state
     ui.kept(*KEPT)
-    state["avatar_query"] = controls.to_query(now, _start(model), model.meta["step"])
-    st.query_params.from_dict(state["avatar_query"])
+    recall.link(controls.to_query(now, _start(model), model.meta["step"]))
     asked = {"model": model.path, "which": model.which, "job": controls.job(now)}
     drawing = _draw(asked) if state.setdefault("mode", MODES[0]) == "Avatar" else None
     faces = _portraits(model)
@@ -40,6 +42,7 @@ def show() -> None:
         _settings()
     with right, st.container(key="result"):
         mode = st.segmented_control("Show", MODES, key="mode", required=True)
+        recall.done()
         if mode in ("Avatar", "From a picture"):
             studio.flag(model, [state["words"]])
         if mode == "Grid":
@@ -52,20 +55,6 @@ def show() -> None:
             _avatar(model, now, drawing)
     if faces is not None and not faces.done():
         _await(faces)
-
-
-def _arrive() -> None:
-    """Take what an address asks for that was opened, edited or gone back to; none is what other pages leave."""
-    query, state = dict(st.query_params), st.session_state
-    if not query or query == state.get("avatar_query"):
-        return
-    state["avatar_wanted"] = query
-    state["which"] = "raw" if query.get("which") == "raw" else "ema"
-    wanted = query.get("model", "")
-    if wanted in runs.models(ui.workdir()):
-        state["model"] = wanted
-    elif wanted:
-        st.warning(f"There is no model {wanted[:60]!r} here; another one is shown.", icon=":material/warning:")
 
 
 def _draw(asked: dict[str, Any]) -> Future[Any]:
@@ -81,7 +70,7 @@ def _draw(asked: dict[str, Any]) -> Future[Any]:
 def _current(model: ui.Model) -> Controls:
     """Return what the controls say, once they say what a restored picture, the address or another model asks for."""
     start, space, state = _start(model), model.spec.labels, st.session_state
-    given = state.pop("avatar_wanted", None)
+    given = state.get("avatar_wanted")
     if given is None and state.get("avatar_model") != model.name:
         kept = {key: state[key] for key in ("seed", "n", "pick", "complete", "snap") if key in state}
         given = {**kept, "label": _known(model)} if "avatar_model" in state else {}
@@ -188,8 +177,7 @@ def _actions(model: ui.Model, now: Controls) -> None:
     row.button("Surprise me", icon=":material/casino:", on_click=_surprise, args=(model,), type="primary")
     row.button("New seed", icon=":material/refresh:", on_click=_reroll, help="The same words, other pictures")
     row.button("Clear", icon=":material/backspace:", on_click=_set_words, args=({},))
-    present = [word for word in space.words if words.get(word)]
-    if present:
+    if present := [word for word in space.words if words.get(word)]:
         with row.popover("Keep or swap", icon=":material/lock:"):
             st.multiselect("Kept by “Surprise me”", present, key="locked")
             st.divider()

@@ -1,6 +1,7 @@
-"""Back to what made a picture: the recipe that a PNG or GIF carries, put into the controls of the avatars page."""
+"""Back to what made a picture: an address, or the recipe of a PNG or GIF, put into the controls of the avatars page."""
 
 import base64
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +11,48 @@ import streamlit as st
 from ddpm_jax import animation, images, runtime
 from ddpm_jax.dashboard import runs, ui
 
+LATE_S = 2.0  # within which a browser has surely heard of its new address
+
+
+def link(query: dict[str, str]) -> None:
+    """Make the address the permalink of what is shown."""
+    state, before = st.session_state, dict(st.query_params)
+    if query != before:
+        state["avatar_left"] = [*state.get("avatar_left", [])[-7:], (before, time.monotonic())]
+    state["avatar_query"] = query
+    st.query_params.from_dict(query)
+
+
+def arrive() -> None:
+    """Take what an address asks for that was opened, edited or gone back to; none is what other pages leave.
+
+    A quick click may still bring an address that was left a moment ago: that asks for nothing.
+    """
+    query, state = dict(st.query_params), st.session_state
+    late = any(query == left and time.monotonic() - at < LATE_S for left, at in state.get("avatar_left", []))
+    if not query or late or query == state.get("avatar_query"):
+        return
+    wanted = query.get("model", "")
+    want(query, wanted or None, "raw" if query.get("which") == "raw" else "ema")
+    if wanted and wanted not in runs.models(ui.workdir()):
+        st.warning(f"There is no model {wanted[:60]!r} here; another one is shown.", icon=":material/warning:")
+
 
 def restore() -> None:
-    """Put the choices of a restored picture into their widgets, before these are shown."""
-    wanted = st.session_state.pop("restore", {})
+    """Put the choices of a restored picture, or of an address, into their widgets, before these are shown."""
+    wanted = dict(st.session_state.get("restore", {}))
     if wanted.get("model") not in runs.models(ui.workdir()):
         wanted.pop("model", None)
     st.session_state.update(wanted)
+
+
+def done() -> None:
+    """Forget what was asked for, once the widgets say it.
+
+    Not before: a run that a click interrupts starts over with what the browser's widgets say, which is the old.
+    """
+    st.session_state.pop("restore", None)
+    st.session_state.pop("avatar_wanted", None)
 
 
 def want(now: Mapping[str, Any], model: str | None, which: str, **widgets: Any) -> None:
