@@ -5,9 +5,9 @@ Run it:
     python -m ddpm_jax.main --config=configs/punks_cfg.py --workdir=workdir/punks
 
 40 minutes on 2 CPU cores that had much else to do (367 images/s, or 26 minutes, alone). A run with masks.subset 0.3
-then drew 968 of all 1,000 held-out complete labels exactly, and obeyed 98.5 % of requests of one to three words (EMA, seed
-0, the sampling below, which makes free pictures coherent far more often than few or deterministic steps do). Every figure:
-docs/results/punks.md. Why target, stem and masks are as they are: docs/study.md.
+then drew 968 of all 1,000 held-out complete labels exactly, and obeyed 98.5 % of requests of one to three words (EMA,
+seed 0, the sampling below, which makes free pictures coherent far more often than few or deterministic steps do). Every
+figure: docs/results/punks.md. Why target, stem and masks are as they are: docs/study.md.
 """
 
 from ml_collections import ConfigDict
