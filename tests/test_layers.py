@@ -82,7 +82,10 @@ TABLE = [
             "train",
         },
     ),
-    Row("dashboard/worker", EFFECTS | {"evaluation", "build", "configs", "generator", "recipes", "settings"}),
+    Row(
+        "dashboard/worker",
+        EFFECTS | {"evaluation", "build", "configs", "dashboard", "generator", "recipes", "settings"},
+    ),
     Row(
         "dashboard/",
         STDLIB

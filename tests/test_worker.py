@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax import archive, configs, recipes
-from ddpm_jax.dashboard import worker
+from ddpm_jax.dashboard import sampler, worker
 
 
 def ask(do, **arguments):
@@ -32,7 +32,7 @@ def limited(monkeypatch):
 def test_a_drawing_carries_the_recipe_that_makes_it_again(trained):
     answer, error = draw(trained, n=2, steps=2)
     assert error is None
-    pictures = worker.unpacked(answer["pictures"])
+    pictures = sampler.array(answer["pictures"])
     assert pictures.shape == (2, 16, 16, 3)
     job = answer["recipe"]["job"]
     np.testing.assert_array_equal(recipes.draw(worker._load(str(trained), "ema"), job).pictures, pictures)
@@ -42,17 +42,17 @@ def test_a_drawing_carries_the_recipe_that_makes_it_again(trained):
 def test_an_animation_ends_in_the_picture(trained):
     job = {"kind": "sheet", "label": "Cat", "n": 2, "seed": 3, "steps": 3}
     answer, _ = ask("animate", model=str(trained), which="ema", job=job)
-    frames = worker.unpacked(answer["frames"])
+    frames = sampler.array(answer["frames"])
     assert frames.shape == (3, 2, 16, 16, 3) and answer["recipe"]["job"] == job
-    np.testing.assert_array_equal(frames[-1], worker.unpacked(draw(trained, **job)[0]["pictures"]))
+    np.testing.assert_array_equal(frames[-1], sampler.array(draw(trained, **job)[0]["pictures"]))
 
 
 def test_no_noise_is_the_picture_and_much_is_another(trained):
     picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
     asked = {"model": str(trained), "which": "ema", "picture": recipes.packed(picture), "seed": 1}
     kept, lost = (ask("noised", **asked, strength=t)[0]["pictures"] for t in (0.0, 1.0))
-    assert np.abs(worker.unpacked(kept)[0].astype(int) - picture).max() <= 4
-    assert np.abs(worker.unpacked(lost)[0].astype(int) - picture).mean() > 40
+    assert np.abs(sampler.array(kept)[0].astype(int) - picture).max() <= 4
+    assert np.abs(sampler.array(lost)[0].astype(int) - picture).mean() > 40
     assert ask("noised", **asked, strength=2)[1] == "strength is 2; it must be from 0 to 1"
 
 
@@ -62,11 +62,11 @@ def test_a_real_picture_has_its_word_and_numbers_go_round(trained, tmp_path):
     robots = data.pixels(data.heldout[data.labels[data.heldout, data.spec.labels.index("Robot")] > 0])
     for number, wanted in ((0, 0), (1, 1), (len(robots) + 1, 1)):
         answer, _ = ask("real", **asked, number=number)
-        np.testing.assert_array_equal(worker.unpacked(answer["pictures"])[0], robots[wanted])
+        np.testing.assert_array_equal(sampler.array(answer["pictures"])[0], robots[wanted])
 
 
 def test_without_a_classifier_or_a_data_set_a_command_is_named(trained, tmp_path):
-    pictures = worker.packed(np.zeros((1, 16, 16, 3)))
+    pictures = sampler.packed(np.zeros((1, 16, 16, 3)))
     _, error = ask("read", model=str(trained), which="ema", root=str(tmp_path), pictures=pictures)
     assert "no classifier of avatars has been trained yet" in error and "scripts/evaluate.py" in error
     with pytest.raises(ValueError, match=r"the data set mnist is not under .*; scripts/prepare_data.py brings it"):

@@ -52,7 +52,7 @@ def whole(model: ui.Model) -> ui.Model | None:
 def quietly(part: str, do: str, **arguments: Any) -> tuple[Any, str]:
     """Return the answer and "", or None and the sentence that says why there is none."""
     future = ui.start(do, part=part, **arguments)
-    ui._wait(future)  # the page can be left, and its controls moved, meanwhile
+    ui.wait(future)  # the page can be left, and its controls moved, meanwhile
     try:
         return future.result(), ""
     except Failed as error:

@@ -53,7 +53,7 @@ def show() -> None:
             studio.history()
         elif drawing is not None:
             _avatar(model, now, drawing)
-    if faces is not None and not faces.done():
+    if not faces.done():
         _await(faces)
 
 
@@ -111,9 +111,9 @@ def _known(model: ui.Model) -> str:
     return model.spec.labels.format(controls.vector(model.spec.labels, words))
 
 
-def _words(model: ui.Model, faces: Future[Any] | None) -> None:
+def _words(model: ui.Model, faces: Future[Any]) -> None:
     portraits = None
-    if faces is not None and faces.done() and not faces.exception():
+    if faces.done() and not faces.exception():
         portraits = array(faces.result()["pictures"])
     tiles.words(
         model.spec.labels,
@@ -202,8 +202,8 @@ def _swap(out: str, into: str) -> None:
     _set_words({**{word: state for word, state in st.session_state["words"].items() if word != out}, into: 1})
 
 
-def _portraits(model: ui.Model) -> Future[Any] | None:
-    """Return the future of a picture of each word, asked once for a checkpoint; None for a model without words."""
+def _portraits(model: ui.Model) -> Future[Any]:
+    """Return the future of a picture of each word, asked once for a checkpoint."""
     asked = _asked_portraits()
     key = (model.meta["sha256"], model.which)
     if key not in asked or (asked[key].done() and (asked[key].cancelled() or asked[key].exception())):

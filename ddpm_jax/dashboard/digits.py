@@ -6,13 +6,13 @@ import numpy as np
 import streamlit as st
 
 from ddpm_jax import images, runtime
-from ddpm_jax.dashboard import answers, figures, ui
+from ddpm_jax.dashboard import answers, controls, figures, ui
 from ddpm_jax.dashboard.sampler import array
 from ddpm_jax.datasets import mnist
 
 DIGITS = tuple("0123456789")
 PARTS = ("choose", "draw", "noise")
-SAMPLERS = ("ddim", "ddpm", "dpmpp_2m", "dpmpp_3m", "unipc", "heun", "euler_ancestral")
+SAMPLERS = controls.CHOICES["sampler"]
 BRUSH = 22  # pixels of a canvas that is ten times as wide as a digit: a pen as broad as MNIST's
 CANVAS = 10 * mnist.SIDE
 STRENGTH = "How much of your digit the model may change: 0 nothing, 1 everything"

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 from ddpm_jax import animation, images, runtime
-from ddpm_jax.dashboard import runs, ui
+from ddpm_jax.dashboard import figures, runs, ui
 
 LATE_S = 2.0  # within which a browser has surely heard of its new address
 
@@ -100,7 +100,7 @@ def _widgets(model: ui.Model, recipe: Mapping[str, Any], job: Mapping[str, Any])
     if job.get("kind") == "edit" and isinstance(strength := job.get("strength"), float) and 0.05 <= strength <= 1:
         try:
             content = base64.b64decode(str(job.get("picture")), validate=True)
-            st.session_state["given"] = packed(fitted(model, content, "the picture of the recipe"))
+            st.session_state["given"] = figures.base64_png(fitted(model, content, "the picture of the recipe"))
             found |= {"mode": "From a picture", "strength": strength}
         except (runtime.Failure, ValueError) as error:
             st.toast(str(error))
@@ -124,8 +124,3 @@ def fitted(model: ui.Model, content: bytes, name: str) -> np.ndarray:
     except ValueError:
         st.caption(f"It was cut to a square and reduced to {model.spec.shape[1]}x{model.spec.shape[0]}.")
         return images.fit(images.reduced(picture, model.spec.shape), model.spec.shape, model.spec.background)
-
-
-def packed(picture: np.ndarray) -> str:
-    """Return a picture as a job carries it."""
-    return base64.b64encode(ui.png(picture)).decode()

@@ -111,10 +111,11 @@ class Sampler:
 
 
 def array(packed: dict[str, Any]) -> np.ndarray:
-    """Return the uint8 array of a `worker.packed`."""
+    """Return the uint8 array that `packed` made JSON values of."""
     return np.frombuffer(base64.b64decode(packed["data"]), np.uint8).reshape(packed["shape"])
 
 
 def packed(values: np.ndarray) -> dict[str, Any]:
-    """Return a uint8 array as the JSON values that `worker.unpacked` reads."""
-    return {"shape": list(values.shape), "data": base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()}
+    """Return a uint8 array as JSON values, for a request or an answer."""
+    values = np.asarray(values, np.uint8)
+    return {"shape": list(values.shape), "data": base64.b64encode(values.tobytes()).decode()}

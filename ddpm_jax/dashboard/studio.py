@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 
 from ddpm_jax import animation, images, runtime
-from ddpm_jax.dashboard import controls, recall, ui
+from ddpm_jax.dashboard import controls, figures, recall, ui
 from ddpm_jax.dashboard.controls import Controls
 from ddpm_jax.dashboard.sampler import array
 
@@ -103,7 +103,7 @@ def from_picture(model: ui.Model, now: Controls) -> None:
         try:
             if recall.recalled(model, file.name, file.getvalue()):
                 st.rerun()
-            state["given"] = recall.packed(recall.fitted(model, file.getvalue(), file.name))
+            state["given"] = figures.base64_png(recall.fitted(model, file.getvalue(), file.name))
         except (runtime.Failure, ValueError) as error:
             st.error(str(error), icon=":material/error:")
             return

@@ -58,7 +58,7 @@ def start(do: str, *, part: str, **arguments: Any) -> Future[Any]:
 def result(future: Future[Any]) -> Any:
     """Return the answer once it is there, or None after showing why there is none."""
     with st.spinner("Sampling ...", show_time=True):
-        _wait(future)
+        wait(future)
     try:
         return future.result()
     except Failed as error:
@@ -68,7 +68,7 @@ def result(future: Future[Any]) -> Any:
     return None
 
 
-def choose_model(wanted: str = "", *, names: tuple[str, ...] = (), words: bool = False) -> Model | None:
+def choose_model(*, names: tuple[str, ...] = (), words: bool = False) -> Model | None:
     """Show the choice of a model: of data sets `names`, or with `words` of any other whose labels are words.
 
     None, and nothing shown, where there is none.
@@ -81,7 +81,7 @@ def choose_model(wanted: str = "", *, names: tuple[str, ...] = (), words: bool =
     options, titles, state = list(fitting), {"ema": "Averaged", "raw": "Raw"}, st.session_state
     key = "model" if words else f"model of {names[0]}"
     if state.get(key) not in options:
-        state[key] = wanted if wanted in options else options[0]
+        state[key] = options[0]
     if state.get("which") not in titles:
         state["which"] = "ema"
     name = left.selectbox("Model", options, key=key, help="Runs that have a checkpoint")
@@ -116,7 +116,7 @@ def _fits(meta: dict[str, Any], names: tuple[str, ...], words: bool) -> bool:
     return (bool(spec["labels"]) and spec["name"] != "mnist") if words else spec["name"] in names
 
 
-def _wait(future: Future[Any]) -> None:
+def wait(future: Future[Any]) -> None:
     """Wait in small steps, at each of which Streamlit can end this run of the page for a newer one."""
     pulse = st.empty()
     while not future.done():

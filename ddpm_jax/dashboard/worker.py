@@ -5,7 +5,6 @@ a line on stdout: {"answer": ...} or {"error": a sentence}. It ends when stdin d
 it never outlives the dashboard.
 """
 
-import base64
 import functools
 import json
 import os
@@ -21,6 +20,7 @@ import numpy as np
 from absl import logging
 
 from ddpm_jax import build, configs, datasets, devices, engine, generator, process, recipes, requests, runtime, settings
+from ddpm_jax.dashboard.sampler import array, packed
 from ddpm_jax.evaluation import classifier, judge
 
 MAX_MEMORY = 6 * 2**30  # bytes of data that this process may hold; the first argument of the command says otherwise
@@ -98,7 +98,7 @@ def read(*, model: str, which: str, root: str, pictures: dict[str, Any]) -> dict
     """Return what our classifier makes of pictures: a probability for each word of the first Categorical."""
     loaded = _load(model, which)
     reader = _reader(loaded.spec.name, loaded.spec.shape[0], root)
-    logits = classifier.run(reader, unpacked(pictures))[1][:, reader.space.slice_of(reader.space.groups[0].name)]
+    logits = classifier.run(reader, array(pictures))[1][:, reader.space.slice_of(reader.space.groups[0].name)]
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     return {"words": reader.space.groups[0].words, "odds": (odds / odds.sum(axis=1, keepdims=True)).tolist()}
 
@@ -120,17 +120,6 @@ def check(*, name: str, changes: dict[str, Any]) -> None:
         raise runtime.BadInput(f"{key} is not a key of a configuration")
     config.update_from_flattened_dict({key: tuple(v) if isinstance(v, list) else v for key, v in changes.items()})
     settings.check(config)
-
-
-def packed(array: np.ndarray) -> dict[str, Any]:
-    """Return a uint8 array as JSON values."""
-    array = np.asarray(array, np.uint8)
-    return {"shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
-
-
-def unpacked(value: dict[str, Any]) -> np.ndarray:
-    """Return the array of `packed`."""
-    return np.frombuffer(base64.b64decode(value["data"]), np.uint8).reshape(value["shape"])
 
 
 @functools.lru_cache(MODELS)
