@@ -40,7 +40,7 @@ test-browser: $(INSTALLED)-browser
 	$(BIN)/python tests/browser/chromium.py
 	$(BIN)/python -m pytest tests/browser -m browser -n 0 $(PYTEST_ARGS)
 
-lint: $(INSTALLED)-dev
+lint: $(INSTALLED)-browser
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
