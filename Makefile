@@ -21,13 +21,22 @@ INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: demo dashboard test test-long test-browser lint format clean has-python
+# The peer that `make benchmark` times beside ours, in an environment of its own.
+PEER_PACKAGES ?= torch==2.13.0 numpy
+PEER_VENV := .venv-peer
+BENCHMARK_ARGS ?= --out=workdir/benchmark.json --force
+
+.PHONY: demo dashboard benchmark test test-long test-browser lint format clean has-python
 
 demo: $(INSTALLED)-demo
 	$(BIN)/python scripts/demo.py
 
 dashboard: $(INSTALLED)-dashboard
 	$(BIN)/python scripts/dashboard.py
+
+# A quarter of an hour; wants a machine with nothing else to do.
+benchmark: $(INSTALLED)-benchmark $(PEER_VENV)/.installed
+	$(BIN)/python scripts/benchmark.py --peer=$(PEER_VENV)/bin/python $(BENCHMARK_ARGS)
 
 test: $(INSTALLED)-dev
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
@@ -65,4 +74,10 @@ endif
 	@echo "installing into $(VENV) with $(CONSTRAINTS); the first time takes about a minute"
 	@"$(INTERPRETER)" -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".$(EXTRAS_$*)"
+	@touch $@
+
+$(PEER_VENV)/.installed: Makefile
+	@echo "installing $(PEER_PACKAGES) into $(PEER_VENV)"
+	@"$(INTERPRETER)" -m venv $(PEER_VENV)
+	@$(PEER_VENV)/bin/python -m pip install --quiet $(PEER_PACKAGES)
 	@touch $@

@@ -55,7 +55,8 @@ def _picture(
     else:
         labels, weights = label[None], jnp.ones(1)
     plain = jnp.zeros_like(weights).at[-1].set(1.0)
-    guide = guidance.Guidance(labels, weights, plain, jnp.array(asked.interval), jnp.float32(asked.rescale))
+    rescale = jnp.float32(asked.rescale) if asked.rescale else None
+    guide = guidance.Guidance(labels, weights, plain, jnp.array(asked.interval), rescale)
     at = engine.Places(seed, jnp.uint32(0))
     start = engine.start_one(at, shape=model.spec.shape)
     return engine.draw_one(guide, start, at, model.nets, rows, model=model.model)[0]

@@ -29,7 +29,7 @@ class Guidance(NamedTuple):
 
     labels [m, words]; weights [m], one more where a weaker net answers too, of sum 1; plain, the weights of the
     conditional prediction; interval [2], the times between which `weights` hold, and outside of which `plain` does;
-    rescale, the share to which the mix is brought to the spread of the plain prediction.
+    rescale, the share to which the mix is brought to the spread of the plain prediction; None where it is not.
     """
 
     labels: Any
@@ -88,7 +88,7 @@ def against(label: Label, weight: float) -> Guidance:
 
 def _guidance(labels: np.ndarray, weights: Sequence[float], plain: Sequence[float]) -> Guidance:
     mix, straight = np.asarray(weights, np.float32), np.asarray(plain, np.float32)
-    return Guidance(np.asarray(labels, np.int8), mix, straight, np.array([0.0, 1.0], np.float32), np.float32(0.0))
+    return Guidance(np.asarray(labels, np.int8), mix, straight, np.array([0.0, 1.0], np.float32), None)
 
 
 def deviation(raw: Raw) -> Scalar:
@@ -122,14 +122,15 @@ def predictor(
         if len(raws) == 1:
             return raws[0]
         inside = (guide.interval[0] <= t) & (t <= guide.interval[1])
-        plain = _mix(guide.plain, raws)
         raw = _mix(jnp.where(inside, guide.weights, guide.plain), raws)
-        ratio = spread(plain) / jnp.maximum(spread(raw), 1e-8)
+        if guide.rescale is None:  # two passes over the largest arrays of sampling are saved
+            return raw
+        ratio = spread(_mix(guide.plain, raws)) / jnp.maximum(spread(raw), 1e-8)
         return raw * (1.0 + guide.rescale * (ratio - 1.0))
 
     return mixed
 
 
 def _mix(weights: Float[Array, " m"], raws: Float[Array, "m h w k"]) -> Raw:
-    """Sum of weights x raws, as sums of products: a matrix unit's rounding would spoil the exact limits."""
-    return jnp.sum(weights[:, None, None, None] * raws, axis=0)
+    """Sum of weights x raws, written out: one pass on a CPU, and no rounding of a matrix unit, which is not exact."""
+    return sum((weight * raw for weight, raw in zip(weights, raws, strict=True)), jnp.zeros(()))

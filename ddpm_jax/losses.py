@@ -114,15 +114,20 @@ def v_target(palette: Palette | None = None) -> Target:
 def palette_target(palette: Palette | None = None) -> Target:
     """The network predicts logits over the palette's colours, pixel by pixel (Dieleman et al. 2022, arXiv 2211.15089).
 
-    x_0 = softmax(raw) @ palette is the exact posterior mean where the marginals are right.
+    x_0 = softmax(raw) @ palette is the exact posterior mean where the marginals are right. The softmax's sum is divided
+    by after the product, as one more column of it: three numbers a pixel are fewer than all colours.
     """
     if palette is None:
         raise ValueError("the palette target needs a palette; choose eps, x_0 or v for data without one")
     colours = np.asarray(palette, np.float32)
 
-    # full precision: a GPU's default float32 product (TF32) is off by 1e-3
+    with_one = np.concatenate([colours, np.ones_like(colours[:, :1])], axis=1)
+
     def x_0(raw: Raw, x_t: Image, log_snr: Scalar) -> Image:
-        return jnp.einsum("hwk,kc->hwc", jax.nn.softmax(raw), colours, precision="highest")
+        odds = jnp.exp(raw - raw.max(axis=-1, keepdims=True))
+        # full precision: a GPU's default float32 product (TF32) is off by 1e-3
+        sums = jnp.einsum("hwk,kc->hwc", odds, with_one, precision="highest")
+        return sums[..., :-1] / sums[..., -1:]
 
     return Target(
         "palette",

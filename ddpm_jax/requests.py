@@ -121,7 +121,8 @@ def _guide(asked: Settings, space: LabelSpace, vector: np.ndarray, against_weak:
         guide = guidance.conditional(vector)
     else:
         guide = guidance.classifier_free(vector, asked.guidance)
-    return guide._replace(interval=np.asarray(asked.interval, np.float32), rescale=np.float32(asked.rescale))
+    rescale = np.float32(asked.rescale) if asked.rescale else None
+    return guide._replace(interval=np.asarray(asked.interval, np.float32), rescale=rescale)
 
 
 def _by_word(asked: Settings, space: LabelSpace, vector: np.ndarray) -> Guidance:

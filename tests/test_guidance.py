@@ -95,6 +95,7 @@ def test_rescaling_gives_the_spread_of_the_conditional_prediction(x_t):
     whole = guided(guide._replace(rescale=np.float32(1)), x_t)
     assert jnp.std(wild) > 1.5 * jnp.std(plain)
     assert float(jnp.std(whole)) == pytest.approx(float(jnp.std(plain)), rel=1e-5)
+    np.testing.assert_array_equal(guided(guide._replace(rescale=np.float32(0)), x_t), wild)
     half = guided(guide._replace(rescale=np.float32(0.5)), x_t)
     np.testing.assert_allclose(half, (whole + wild) / 2, rtol=1e-5, atol=1e-6)
 
@@ -118,6 +119,7 @@ def test_all_labels_go_through_one_call(x_t, guide):
 
 
 def test_new_weights_labels_intervals_and_rescaling_do_not_compile_again(x_t):
+    """Only rescaling at all is another function: it takes two more passes over all logits."""
     traced = []
 
     @jax.jit
@@ -129,8 +131,10 @@ def test_new_weights_labels_intervals_and_rescaling_do_not_compile_again(x_t):
         for label in (LABEL, OTHER):
             guide = guidance.classifier_free(label, weight)
             run(guide)
-            run(guide._replace(interval=np.array([0.1, 0.4], np.float32), rescale=np.float32(0.7)))
-    assert len(traced) == 1
+            run(guide._replace(interval=np.array([0.1, 0.4], np.float32)))
+            run(guide._replace(rescale=np.float32(0.7)))
+            run(guide._replace(rescale=np.float32(0.2)))
+    assert len(traced) == 2
 
 
 def test_guiding_eps_is_guiding_x_0(x_t):

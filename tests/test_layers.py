@@ -30,6 +30,7 @@ BELOW_L4 = L0 | L1 | L2 | L3
 FILES_OF_L4 = set("checkpoint archive metrics events images animation runtime devices processes journal train".split())
 L4 = FILES_OF_L4 | {"evaluation"}
 L5 = set("settings hooks build loaded generator recipes streaming orders commands export judging topology".split())
+L5 |= {"speed", "timing", "scaling"}
 SCRIPTS = "demo prepare_data sample evaluate benchmark check export dashboard"
 EFFECTS = STDLIB | NUMERIC | BELOW_L4 | FILES_OF_L4 | {"absl"}
 
@@ -63,6 +64,9 @@ TABLE = [
     Row("loaded", EFFECTS | {"build"}),
     Row("generator", EFFECTS | {"evaluation", "build", "loaded"}),
     Row("recipes streaming export judging topology", EFFECTS | {"evaluation", "build", "generator"}),
+    Row("speed", EFFECTS | {"build", "configs"}),
+    Row("timing", EFFECTS),
+    Row("scaling", PURE | {"timing"}),
     Row("commands", EFFECTS),
     Row("orders", EFFECTS | {"commands", "recipes"}),
     Row("configs/", STDLIB),
@@ -95,7 +99,7 @@ TABLE = [
     Row("__init__", STDLIB | {"generator"}),
 ]
 # Scripts are thin: they call the roots and the effects, and do no mathematics of their own.
-SCRIPTS_MAY = STDLIB | L4 | L5 | {"__init__", "configs", "dashboard", "datasets", "engine", "main"}
+SCRIPTS_MAY = STDLIB | L4 | L5 | {"__init__", "configs", "dashboard", "datasets", "engine", "main", "requests"}
 SCRIPTS_MAY |= {"absl", "jax", "numpy", "streamlit", "tqdm"}
 CONFIGS_MAY = {"ml_collections", "configs"}
 

@@ -168,6 +168,13 @@ def test_palette_x_0_is_the_posterior_mean():
     np.testing.assert_allclose(x_0, (x_t + noise**2 * score) / signal, atol=1e-5)
 
 
+def test_palette_x_0_is_the_softmax_average_for_logits_of_any_size():
+    raw = 1e4 * jax.random.normal(jax.random.key(0), (3, 3, len(PALETTE)))
+    for logits in (raw / 1e4, raw, raw - 1e6):
+        x_0 = TARGETS["palette"](PALETTE).x_0(logits, jnp.zeros((3, 3, 3)), jnp.zeros(()))
+        np.testing.assert_allclose(x_0, jax.nn.softmax(logits) @ PALETTE, atol=1e-6)
+
+
 def test_palette_error_is_cross_entropy():
     target = TARGETS["palette"](PALETTE)
     data = jnp.array([[0, 3], [2, 1]], jnp.uint8)

@@ -59,6 +59,26 @@ def test_group_norm_keeps_float32_statistics_for_bfloat16_activations():
     assert abs(float(out.astype(jnp.float32).std()) - 1) < 0.02
 
 
+def test_group_moments_are_those_of_each_group_for_every_channel_of_it():
+    x = jax.random.normal(jax.random.key(0), (3, 5, 6)) + jnp.arange(6.0)[None, None]
+    mean, variance = blocks._group_moments(x, 2)
+    groups = np.asarray(x, np.float64).reshape(15, 2, 3)
+    np.testing.assert_allclose(mean, np.repeat(groups.mean((0, 2)), 3), rtol=1e-5)
+    np.testing.assert_allclose(variance, np.repeat(groups.var((0, 2)), 3), rtol=1e-5)
+
+
+def test_the_colour_classifier_has_a_products_gradients_one_example_or_many():
+    x, kernel = jax.random.normal(jax.random.key(0), (3, 2, 2, 4)), jax.random.normal(jax.random.key(1), (4, 5))
+
+    def loss(product, x, kernel):
+        return jnp.sum(jnp.sin(product(x, kernel)))
+
+    for value, product in ((x[0], blocks._product), (x, jax.vmap(blocks._product, in_axes=(0, None)))):
+        ours = jax.grad(loss, (1, 2))(product, value, kernel)
+        for one, other in zip(ours, jax.grad(loss, (1, 2))(jnp.matmul, value, kernel), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_time_features_tell_the_ends_and_neighbours_apart():
     features = jax.vmap(lambda t: blocks.time_features(t, 32))(jnp.array([0.0, 0.001, 0.5, 1.0]))
     distances = np.linalg.norm(np.asarray(features)[:, None] - np.asarray(features)[None], axis=-1)

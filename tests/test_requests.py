@@ -1,5 +1,6 @@
 """What a request becomes: settings, a table, arrays of guidance; or a sentence."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ def settle(**how):
 
 def guide(label=LABEL, against_weak=False, **how):
     made = requests.guides(settle(**how), SPACE, label[None], against_weak=against_weak)
-    return [np.asarray(leaf)[0] for leaf in made]
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], made)
 
 
 def test_what_is_not_asked_is_the_checkpoints():
@@ -66,6 +67,7 @@ def test_a_table_may_start_at_a_time():
 def test_weight_1_is_one_pass_and_others_two():
     labels, weights, *_ = guide()
     assert labels.shape == (1, 5) and weights.tolist() == [1.0]
+    assert guide(guidance=3).rescale is None  # or two passes over all logits would be made for nothing
     labels, weights, plain, interval, rescale = guide(guidance=3, interval=(0.1, 0.5), rescale=0.5)
     np.testing.assert_array_equal(labels, [0 * LABEL, LABEL])
     assert weights.tolist() == [-2.0, 3.0] and plain.tolist() == [0.0, 1.0]

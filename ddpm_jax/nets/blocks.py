@@ -58,15 +58,15 @@ class GroupNorm(nn.Module):
 
 
 def _group_moments(x: Float[Array, "h w c"], groups: int) -> tuple[Float[Array, "c"], Float[Array, "c"]]:
-    """Mean and variance of each channel's group, repeated to [c]: sums over pixels first, a tiny reshape after."""
+    """Mean and variance of each channel's group, repeated to [c]: sums over pixels, then one small matrix product.
+
+    A product, because XLA would compute a repetition anew, index by index, for every pixel that is normalised by it.
+    """
     h, w, c = x.shape
-    n = h * w * c // groups
-
-    def spread(sums: Array) -> Array:
-        return jnp.repeat(sums.reshape(groups, c // groups).sum(axis=1) / n, c // groups)
-
-    mean = spread(x.sum(axis=(0, 1)))
-    second = spread(jnp.square(x).sum(axis=(0, 1)))
+    group = jnp.arange(c) // (c // groups)
+    average = (group[:, None] == group[None]) * (groups / (h * w * c))  # [c, c]
+    sums = jnp.stack([x.sum(axis=(0, 1)), jnp.square(x).sum(axis=(0, 1))])
+    mean, second = jnp.dot(sums, average, precision="highest")
     return mean, jnp.maximum(second - jnp.square(mean), 0.0)
 
 
@@ -114,6 +114,37 @@ class SelfAttention(nn.Module):
         mixed = jnp.einsum("hqk,khd->qhd", weights, v).reshape(h * w, c)
         out = nn.Dense(c, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(mixed)
         return x + out.reshape(h, w, c)
+
+
+class Product(nn.Module):
+    """A matrix product over the channels, without a bias, that starts at zero: `nn.Dense` but for its gradient."""
+
+    channels: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Return [h, w, channels] for x [h, w, c]."""
+        kernel = self.param("kernel", nn.initializers.zeros, (x.shape[-1], self.channels))
+        return _product(x.astype(self.dtype), kernel.astype(self.dtype))
+
+
+@jax.custom_vjp
+def _product(x: Float[Array, "h w c"], kernel: Float[Array, "c k"]) -> Float[Array, "h w k"]:
+    return x @ kernel
+
+
+def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return x @ kernel, (x, kernel)
+
+
+def _product_backward(kept: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
+    # jax would ask for the kernel's gradient the other way round, which costs XLA:CPU a transposed copy of `d_out`.
+    x, kernel = kept
+    return d_out @ kernel.T, jnp.einsum("hwc,hwk->ck", x, d_out)
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 class WordMaps(nn.Module):

@@ -104,8 +104,7 @@ class UNet(Net):
         x = blocks.depth_to_space(x, self.stem)  # [h, w, pixel_channels]
         if self.head_channels:
             # Without a bias, one pass less over the largest array of the net: the features have one already.
-            classify = nn.Dense(self.out_channels, use_bias=False, dtype=self.dtype, name="classify", kernel_init=zeros)
-            x = classify(x)
+            x = blocks.Product(self.out_channels, self.dtype, name="classify")(x)
         return x.astype(jnp.float32)
 
     @nn.nowrap
