@@ -1,9 +1,9 @@
 """How the cost of a train step grows: with devices, batch, width and resolution."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ddpm_jax import timing
+from ddpm_jax import runtime, timing
 
 PER_DEVICE = 8  # pictures of a device: eight of them share two cores here
 DEVICES = (1, 2, 4, 8)
@@ -36,21 +36,25 @@ def cases() -> Iterator[Case]:
         yield Case(name, {"devices": 1, **arguments})
 
 
-def measure(say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Return the rows of `cases`: what XLA counts of a step on one device and, for weak scaling, images a second."""
-    rows = []
+def measure() -> Iterator[dict[str, Any]]:
+    """Yield a row for each of `cases`: what XLA counts of a step on one device and, for weak scaling, images a second.
+
+    Raises BadInput where there are other numbers of devices than asked for: virtual ones are of a CPU.
+    """
     for name, arguments in cases():
         with timing.ours("punks", huge_pages=True, **arguments) as side:
+            if side.about["devices"] != arguments["devices"]:
+                raise runtime.BadInput(f"jax has {side.about['devices']} devices here; set JAX_PLATFORMS=cpu")
             row = {"case": name, **arguments, **side.ask(do="costs")}
             if name.endswith("devices"):
                 _, times, _ = timing.in_turn({"ours": side}, "train_step", rounds=5)
                 row["images_per_second"] = arguments["batch"] / timing.summary(times)["seconds"]["ours"]
-        rows.append(row)
-        moved = sum(row["collective_bytes"].values()) / 1e6
-        text = f"{name:20s} {row['flop'] / 1e9:6.1f} GFLOP  {row['temporary_bytes'] / 2**20:6.0f} MiB"
-        say(
-            text
-            + f"  {moved:5.1f} MB moved"
-            + (f"  {row['images_per_second']:.0f} images/s" if "images_per_second" in row else "")
-        )
-    return rows
+        yield row
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """Return a row as a line of text."""
+    moved = sum(row["collective_bytes"].values()) / 1e6
+    text = f"{row['case']:20s} {row['flop'] / 1e9:6.1f} GFLOP  {row['temporary_bytes'] / 2**20:6.0f} MiB"
+    text += f"  {moved:5.1f} MB moved"
+    return text + (f"  {row['images_per_second']:.0f} images/s" if "images_per_second" in row else "")

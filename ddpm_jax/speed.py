@@ -37,7 +37,7 @@ NETS: dict[str, dict[str, Any]] = {  # what differs from punks_cfg
     },
 }
 ALL_REDUCE = re.compile(r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
-BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1, "s8": 1, "u8": 1}
+BYTES = {"f64": 8, "s64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "s8": 1, "u8": 1}
 
 
 class Work(NamedTuple):
@@ -199,8 +199,9 @@ def main() -> None:
     first = json.loads(sys.stdin.readline())
     devices.configure(first["batch"], first.pop("devices"))
     ours = Ours(work(**first))
-    kind, count = jax.devices()[0].device_kind, jax.device_count()
-    print(json.dumps({"version": f"jax {jax.__version__}", "device": kind, "devices": count}), file=out, flush=True)
+    about = {"version": f"jax {jax.__version__}", "platform": jax.default_backend()}
+    about |= {"device": jax.devices()[0].device_kind, "devices": jax.device_count()}
+    print(json.dumps(about), file=out, flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(ours, json.loads(line))), file=out, flush=True)
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from ddpm_jax import runtime
 
 PEER = Path(__file__).resolve().parents[1] / "scripts" / "peer" / "peer.py"
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # what `python -m ddpm_jax.main` gives itself
-OURS = {"JAX_COMPILATION_CACHE_DIR": "", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # a GPU is shared with the peer
+# Nothing compiled before is taken; a GPU is shared with the peer; the error comes last.
+OURS = {"JAX_COMPILATION_CACHE_DIR": "", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_TRACEBACK_FILTERING": "off"}
+ERROR = re.compile(r"[\w.]+(Error|Exception|Exit)\b")
 REST_S = 0.3  # between two sides: PyTorch's threads go on spinning for a while
 RUNS = {"train_step": 3, "forward": 10, "sample": 1, "data": 20}  # of each side in a round; the median counts
 EQUAL = 1e-4  # how far the outputs of both nets may be apart in float32
@@ -53,7 +56,8 @@ class Side:
             return json.loads(answered)
         code = self._process.wait()
         self._said.seek(0)
-        last = self._said.read().strip().rpartition("\n")[2] or "without a word"
+        lines = self._said.read().strip().splitlines() or ["without a word"]
+        last = next((line for line in reversed(lines) if ERROR.match(line)), lines[-1])  # libraries add advice after it
         self.close()
         raise runtime.BadInput(f"{self._command} ended with code {code}: {last}")
 
@@ -90,33 +94,43 @@ def compare(
 
     A ratio is the peer's time by ours in the same round: above 1, ours is faster.
     """
-    changes = {"train.steps_per_dispatch": dispatch}
     with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         training = what == "train_step"  # where the main job gives itself huge pages; the peer gets the same
-        own = stack.enter_context(ours(net, huge_pages=training, dtype=dtype, batch=batch, changes=changes))
-        sides = {"ours": own}
-        spec = str(Path(folder, "spec.npz"))
+        arguments = {"dtype": dtype, "batch": batch, "changes": {"train.steps_per_dispatch": dispatch}}
+        own = stack.enter_context(ours(net, huge_pages=training, **arguments))
+        check_device(own.about["platform"], device if peer else own.about["platform"])
+        sides, spec = {"ours": own}, str(Path(folder, "spec.npz"))
         own.ask(do="outputs", spec=spec, to=str(Path(folder, "ours.npy")))
         differences = {}
         for form in forms if peer else ():
-            first = {"spec": spec, "form": form, "dtype": dtype, "device": device}
-            side = Side([peer, str(PEER)], first, HUGE_PAGES if training else {})
+            first = {"spec": spec, "form": form, "dtype": dtype, "device": device, "dispatch": dispatch}
+            environment = {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder, form)), **(HUGE_PAGES if training else {})}
+            side = Side([peer, str(PEER)], first, environment)
             sides[form] = stack.enter_context(contextlib.closing(side))
             side.ask(do="outputs", to=str(Path(folder, "peer.npy")))
             one, other = (np.load(Path(folder, f"{name}.npy")) for name in ("ours", "peer"))
             differences[form] = float(np.abs(one - other).max())
-            if dtype == "float32" and device == "cpu" and differences[form] > EQUAL:
+            if dtype == "float32" and device == "cpu" and not differences[form] <= EQUAL:
                 raise runtime.BadInput(f"the nets differ by {differences[form]:.2g}: {form} does not do the same work")
         first_s, times, peak = in_turn(sides, what, rounds)
-        found = {"what": what, "net": net, "dtype": dtype, "batch": batch, "steps_per_dispatch": dispatch}
-        found |= {"about": {name: side.about for name, side in sides.items()}}
+        about = {name: side.about for name, side in sides.items()}
+    found = {"what": what, "net": net, "dtype": dtype, "batch": batch, "dispatch": dispatch, "about": about}
     return {**found, **summary(times), "first_s": first_s, "peak_bytes": peak, "differences": differences}
+
+
+def check_device(ours: str, peer: str) -> None:
+    """Raise BadInput unless both sides run on the same kind of device; jax calls every GPU "gpu"."""
+    if (ours == "cpu") != (peer == "cpu"):
+        raise runtime.BadInput(f"jax runs on {ours} here, the peer would on {peer}; set --device, or JAX_PLATFORMS=cpu")
 
 
 def in_turn(
     sides: Mapping[str, Side], what: str, rounds: int
 ) -> tuple[dict[str, float], dict[str, Any], dict[str, int]]:
-    """Return each side's seconds to its first result (it compiles), its time in each round, and its peak memory."""
+    """Return each side's seconds to its first result (it compiles), its time in each round, and its peak memory.
+
+    The forward pass was compiled before, when the outputs of both were compared.
+    """
     first, times, peak = {}, {name: [] for name in sides}, {}
     for name, side in sides.items():
         began = time.perf_counter()
@@ -139,8 +153,23 @@ def summary(times: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     for name in list(times)[1:]:
         pairs = [peer / own for own, peer in zip(times["ours"], times[name], strict=True)]
         ratios[name] = {"median": statistics.median(pairs), "least": min(pairs), "largest": max(pairs)}
-    best = min(ratios, key=lambda name: seconds[name], default=None)
-    return {"seconds": seconds, "ratios": ratios, "best_peer": best, "ratio": best and ratios[best]["median"]}
+    best = min(ratios, key=lambda name: ratios[name]["median"], default=None)
+    return {
+        "times": dict(times),
+        "seconds": seconds,
+        "ratios": ratios,
+        "best_peer": best,
+        "ratio": best and ratios[best]["median"],
+    }
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """Return one measurement in a line."""
+    name = f"{row['net']} {row['what']} {row['dtype']}"
+    text = f"{name:32s} ours {row['seconds']['ours'] * 1e3:8.2f} ms"
+    for form, ratio in row["ratios"].items():
+        text += f"  {form} {row['seconds'][form] * 1e3:.2f} ms x{ratio['median']:.2f}"
+    return text
 
 
 def machine() -> dict[str, Any]:

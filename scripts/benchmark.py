@@ -10,11 +10,12 @@ The peer's best form counts; a ratio above 1 means that ours is faster. Nothing 
 import argparse
 import itertools
 import json
+import os
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-from ddpm_jax import commands, runtime, scaling, speed, timing
+from ddpm_jax import commands, engine, runtime, scaling, speed, timing
 from ddpm_jax.requests import check_range
 
 FORMS = {
@@ -47,23 +48,29 @@ def make(argv: list[str] | None) -> None:
         ("rounds", args.rounds, 1000),
     ):
         check_range(name, value, 1, most)
-    if args.peer and not Path(args.peer).is_file():
+    if args.peer and not os.access(args.peer, os.X_OK):
         raise runtime.BadInput(f"there is no {args.peer}; run `make benchmark`, which makes it")
-    rows = scaling.measure(print) if args.scaling else compare(args)
-    runtime.write_atomically(args.out, json.dumps({"machine": timing.machine(), "rows": rows}, indent=1).encode())
+    rows = []
+    for row in scaling.measure() if args.scaling else compare(args):
+        rows.append(row)
+        print((scaling if args.scaling else timing).line(row), flush=True)
+        found = {"machine": timing.machine(), "rows": rows}
+        runtime.write_atomically(args.out, json.dumps(found, indent=1).encode())
     print(f"wrote {args.out}")
 
 
-def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the rows of all that is asked for, and print each as it comes."""
+def compare(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all that is asked for."""
     forms = chosen(args.forms or FORMS[args.device], FORMS[args.device].split(","))
     nets, whats = chosen(args.nets, speed.NETS), chosen(args.what, timing.RUNS)
-    rows, how = [], {"batch": args.batch, "rounds": args.rounds, "device": args.device, "peer": args.peer}
+    if "sample" in whats and args.batch not in engine.BUCKETS:
+        raise runtime.BadInput(
+            f"sampling is in buckets of {engine.BUCKETS} pictures; --batch={args.batch} is none of them"
+        )
+    how = {"batch": args.batch, "rounds": args.rounds, "device": args.device, "peer": args.peer}
     for net, what, dtype in itertools.product(nets, whats, chosen(args.dtypes, ("float32", "bfloat16"))):
         dispatch = args.dispatch if what == "train_step" else 1
-        rows.append(timing.compare(what, net, dtype, dispatch=dispatch, forms=forms, **how))
-        print(line(rows[-1]), flush=True)
-    return rows
+        yield timing.compare(what, net, dtype, dispatch=dispatch, forms=forms, **how)
 
 
 def chosen(value: str, known: Any) -> list[str]:
@@ -73,15 +80,6 @@ def chosen(value: str, known: Any) -> list[str]:
         if name not in known:
             raise runtime.BadInput(f"unknown {name!r}; choose of {', '.join(known)}")
     return names
-
-
-def line(row: dict[str, Any]) -> str:
-    """Return one measurement in a line."""
-    name = f"{row['net']} {row['what']} {row['dtype']}"
-    text = f"{name:32s} ours {row['seconds']['ours'] * 1e3:8.2f} ms"
-    for form, ratio in row["ratios"].items():
-        text += f"  {form} {row['seconds'][form] * 1e3:.2f} ms x{ratio['median']:.2f}"
-    return text
 
 
 def main(argv: list[str] | None = None) -> int:

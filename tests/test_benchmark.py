@@ -1,7 +1,9 @@
 """`scripts/benchmark.py`, and what it is made of: speed.py, timing.py, scaling.py."""
 
+import contextlib
 import json
 import sys
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -59,7 +61,7 @@ def test_the_bytes_of_collectives_are_counted_from_the_program():
 
 def test_a_ratio_is_of_the_same_round_and_the_best_peer_counts():
     found = timing.summary({"ours": [1.0, 2.0, 4.0], "slow": [4.0, 8.0, 16.0], "fast": [2.0, 3.0, 2.0]})
-    assert found["seconds"] == {"ours": 2.0, "slow": 8.0, "fast": 2.0}
+    assert found["seconds"] == {"ours": 2.0, "slow": 8.0, "fast": 2.0} and found["times"]["ours"] == [1.0, 2.0, 4.0]
     assert found["ratios"]["slow"] == {"median": 4.0, "least": 4.0, "largest": 4.0}
     assert found["ratios"]["fast"] == {"median": 1.5, "least": 0.5, "largest": 2.0}
     assert (found["best_peer"], found["ratio"]) == ("fast", 1.5)
@@ -82,23 +84,59 @@ def test_sides_take_turns_and_the_first_run_is_apart(monkeypatch):
     first, times, peak = timing.in_turn({"ours": Fake("ours"), "peer": Fake("peer")}, "train_step", rounds=2)
     assert times == {"ours": [2.0, 2.0], "peer": [2.0, 2.0]} and peak == {"ours": 7, "peer": 7}
     assert set(first) == {"ours", "peer"}
-    assert [name for name, count in asked if count == 3] == ["ours", "peer", "ours", "peer"]
+    warm_up = [(name, count) for name in ("ours", "peer") for count in (1, 2)]
+    assert asked == [*warm_up, *[("ours", 3), ("peer", 3)] * 2]
 
 
 def test_a_side_that_ends_is_told_in_a_sentence():
     with pytest.raises(runtime.BadInput, match=r"python.* -c .* ended with code 3: without a word"):
         timing.Side([sys.executable, "-c", "raise SystemExit(3)"], {}, {})
-    with pytest.raises(runtime.BadInput, match=r"ended with code 1: ModuleNotFoundError: No module named 'torches'"):
-        timing.Side([sys.executable, "-c", "import torches"], {}, {})
+    fails = "import sys; print('ValueError: wrong\\n---\\nsome advice', file=sys.stderr); sys.exit(1)"
+    with pytest.raises(runtime.BadInput, match=r"ended with code 1: ValueError: wrong$"):
+        timing.Side([sys.executable, "-c", fails], {}, {})
 
 
-def test_the_scaling_cases_change_one_thing_at_a_time():
+def test_weak_scaling_keeps_the_batch_of_a_device_and_every_case_can_be_built():
     cases = list(scaling.cases())
     assert len({case.name for case in cases}) == len(cases)
     weak = [case.arguments for case in cases if case.name.endswith("devices")]
     assert [arguments["batch"] / arguments["devices"] for arguments in weak] == [8, 8, 8, 8]
     for case in cases[len(weak) :]:
         speed.work("punks", **{key: value for key, value in case.arguments.items() if key != "devices"})
+
+
+def test_a_scaling_row_is_of_as_many_devices_as_it_says(monkeypatch):
+    costs = {"flop": 4e9, "temporary_bytes": 2**20, "collective_bytes": {"all-reduce": 13_000_000}}
+
+    class Fake:
+        about: ClassVar = {"devices": 2}
+
+        def ask(self, *, do, count=0):
+            return costs if do == "costs" else {"seconds": [0.5], "peak_bytes": 0}
+
+    monkeypatch.setattr(timing, "REST_S", 0.0)
+    monkeypatch.setattr(timing, "ours", lambda net, **arguments: contextlib.nullcontext(Fake()))
+    monkeypatch.setattr(scaling, "cases", lambda: [scaling.Case("2 devices", {"devices": 2, "batch": 16})])
+    (row,) = scaling.measure()
+    assert row["images_per_second"] == 32
+    assert scaling.line(row) == "2 devices               4.0 GFLOP       1 MiB   13.0 MB moved  32 images/s"
+    monkeypatch.setattr(scaling, "cases", lambda: [scaling.Case("4 devices", {"devices": 4, "batch": 32})])
+    with pytest.raises(runtime.BadInput, match="jax has 2 devices here; set JAX_PLATFORMS=cpu"):
+        next(scaling.measure())
+
+
+def test_a_dispatchs_time_is_shared_by_its_steps(monkeypatch):
+    ours = speed.Ours(speed.work("punks", **tiny(**{"train.steps_per_dispatch": 4})))
+    monkeypatch.setattr(ours, "train_step", lambda: np.zeros(1))
+    monkeypatch.setattr(speed.time, "perf_counter", iter([10.0, 18.0]).__next__)
+    assert ours.timed("train_step", 1) == [2.0]
+
+
+def test_both_sides_must_run_on_the_same_kind_of_device():
+    timing.check_device("cpu", "cpu")
+    timing.check_device("gpu", "cuda")
+    with pytest.raises(runtime.BadInput, match="jax runs on gpu here, the peer would on cpu; set --device"):
+        timing.check_device("gpu", "cpu")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +147,9 @@ def test_the_scaling_cases_change_one_thing_at_a_time():
         (["--dtypes=float16"], "unknown 'float16'; choose of float32, bfloat16"),
         (["--forms=cuda_graphs"], "unknown 'cuda_graphs'; choose of eager, channels_last, compile"),
         (["--rounds=0"], "rounds is 0; it must be from 1 to 1000"),
+        (["--batch=0"], "batch is 0; it must be from 1 to 4096"),
+        (["--dispatch=0"], "dispatch is 0; it must be from 1 to 10000"),
+        (["--batch=20"], "sampling is in buckets of (1, 16, 64) pictures; --batch=20 is none of them"),
         (["--peer=/nowhere/python"], "there is no /nowhere/python; run `make benchmark`, which makes it"),
     ],
 )

@@ -66,7 +66,7 @@ TABLE = [
     Row("recipes streaming export judging topology", EFFECTS | {"evaluation", "build", "generator"}),
     Row("speed", EFFECTS | {"build", "configs"}),
     Row("timing", EFFECTS),
-    Row("scaling", PURE | {"timing"}),
+    Row("scaling", PURE | {"runtime", "timing"}),
     Row("commands", EFFECTS),
     Row("orders", EFFECTS | {"commands", "recipes"}),
     Row("configs/", STDLIB),

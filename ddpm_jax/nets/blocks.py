@@ -117,7 +117,11 @@ class SelfAttention(nn.Module):
 
 
 class Product(nn.Module):
-    """A matrix product over the channels, without a bias, that starts at zero: `nn.Dense` but for its gradient."""
+    """A matrix product over the channels, without a bias, that starts at zero: `nn.Dense` but for its gradient.
+
+    Under `vmap` each example's gradient of the kernel is made before they are summed: for small kernels, and for
+    reverse-mode differentiation only.
+    """
 
     channels: int
     dtype: jnp.dtype

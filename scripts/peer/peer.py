@@ -31,11 +31,16 @@ FORMS = {  # name -> (memory format, arguments of torch.compile, or None)
 class Peer:
     """The net with its data and optimizer, in one form and precision, on one device ("cpu" or "cuda")."""
 
-    def __init__(self, spec: str, form: str, dtype: str, device: str) -> None:
+    def __init__(self, spec: str, form: str, dtype: str, device: str, dispatch: int) -> None:
+        if (
+            device == "cuda"
+        ):  # what XLA does unasked: TensorFloat-32 products, and the fastest convolution of each shape
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
         arrays = np.load(spec)
         about = json.loads(str(arrays["about"]))
         self.layout, how = FORMS[form]
-        self.device, self.batch, self.about = torch.device(device), about["batch"], about
+        self.device, self.batch, self.about = torch.device(device), about["batch"], {**about, "dispatch": dispatch}
         self.dtype = torch.bfloat16 if dtype == "bfloat16" else None
         on_device = {key: torch.tensor(arrays[key], device=device) for key in ("images", "labels", "palette", "t")}
         self.images, self.labels, self.palette, self.t = on_device.values()
@@ -113,14 +118,15 @@ class Peer:
         return (x - sigma * raw) / alpha.clamp(min=1e-3)
 
     def timed(self, what: str, count: int) -> list[float]:
-        """Seconds of each of `count` runs, to the end of all work on the device."""
-        run, seconds = getattr(self, what), []
+        """Seconds of each of `count` runs, to the end of all work on the device; a dispatch's are its steps' mean."""
+        run, seconds, steps = getattr(self, what), [], self.about["dispatch"] if what == "train_step" else 1
         for _ in range(count):
             began = time.perf_counter()
-            run()
+            for _ in range(steps):
+                run()
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - began)
+            seconds.append((time.perf_counter() - began) / steps)
         return seconds
 
 
