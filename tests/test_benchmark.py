@@ -16,6 +16,11 @@ TINY = {"net.channels": 8, "net.multipliers": [1], "net.blocks": 1, "net.groups"
 PEER = ROOT / ".venv-peer" / "bin" / "python"
 
 
+@pytest.fixture(autouse=True)
+def few_pictures(monkeypatch):
+    monkeypatch.setattr(speed, "PICTURES", 64)
+
+
 def tiny(**more):
     """The arguments of a work so small that it compiles in a second or two."""
     return {"batch": 4, "changes": {**TINY, "net.word_maps": 4, "net.head_channels": 4, **more}}
