@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 _LOADED = time.time()
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # an environment, read before a program's first line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,7 @@ def use_huge_pages() -> None:
             os.execve(
                 sys.executable,
                 [sys.executable, *sys.orig_argv[1:]],
-                {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+                {**os.environ, **HUGE_PAGES},
             )
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ddpm_jax import build, configs, devices, engine, pipeline, requests, step, train
+from ddpm_jax import archive, build, configs, devices, engine, pipeline, requests, step, train
 from ddpm_jax.datasets import punks
 from ddpm_jax.datasets.spec import Dataset, Spec, dataset
 
@@ -36,7 +36,7 @@ NETS: dict[str, dict[str, Any]] = {  # what differs from punks_cfg
         "loss.target": "eps",
     },
 }
-ALL_REDUCE = re.compile(r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
+COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 BYTES = {"f64": 8, "s64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "s8": 1, "u8": 1}
 
 
@@ -89,8 +89,7 @@ def write_spec(of: Work, path: str) -> None:
     about |= {"batch": len(of.x), "steps": STEPS, "guidance": GUIDANCE}
     palette = np.zeros((0, 3)) if data.spec.palette is None else data.spec.palette / 127.5 - 1
     arrays = {"images": data.images, "labels": data.labels, "palette": np.float32(palette), "x": of.x, "t": of.t}
-    for at, leaf in jax.tree_util.tree_flatten_with_path(of.params)[0]:
-        arrays["params/" + jax.tree_util.keystr(at, simple=True, separator="/")] = leaf
+    arrays |= {f"params/{name}": leaf for name, leaf in archive.by_name(of.params).items()}
     np.savez(path, about=json.dumps(about), **arrays)  # pyright: ignore[reportArgumentType]
 
 
@@ -171,7 +170,7 @@ class Ours:
 def moved(hlo: str) -> dict[str, int]:
     """Return the bytes of the results of each kind of collective in a compiled program's text."""
     total: Counter[str] = Counter()
-    for shapes, kind in ALL_REDUCE.findall(hlo):
+    for shapes, kind in COLLECTIVE.findall(hlo):
         for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
             total[kind] += BYTES.get(dtype, 4) * int(np.prod([int(d) for d in dims.split(",") if d], dtype=np.int64))
     return dict(total)

@@ -19,10 +19,9 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from ddpm_jax import runtime
+from ddpm_jax import processes, runtime
 
 PEER = Path(__file__).resolve().parents[1] / "scripts" / "peer" / "peer.py"
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # what `python -m ddpm_jax.main` gives itself
 # Nothing compiled before is taken; a GPU is shared with the peer; the error comes last.
 OURS = {"JAX_COMPILATION_CACHE_DIR": "", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_TRACEBACK_FILTERING": "off"}
 ERROR = re.compile(r"[\w.]+(Error|Exception|Exit)\b")
@@ -71,7 +70,7 @@ class Side:
 @contextlib.contextmanager
 def ours(net: str, *, huge_pages: bool = False, devices: int = 0, **arguments: Any) -> Iterator[Side]:
     """Start our side on a work (see `speed.work`)."""
-    environment = {**OURS, **(HUGE_PAGES if huge_pages else {})}
+    environment = {**OURS, **(processes.HUGE_PAGES if huge_pages else {})}
     first = {"net": net, "devices": devices, **arguments}
     side = Side([sys.executable, "-m", "ddpm_jax.speed"], first, environment)
     with contextlib.closing(side):
@@ -98,13 +97,15 @@ def compare(
         training = what == "train_step"  # where the main job gives itself huge pages; the peer gets the same
         arguments = {"dtype": dtype, "batch": batch, "changes": {"train.steps_per_dispatch": dispatch}}
         own = stack.enter_context(ours(net, huge_pages=training, **arguments))
-        check_device(own.about["platform"], device if peer else own.about["platform"])
+        if peer:
+            check_device(own.about["platform"], device)
         sides, spec = {"ours": own}, str(Path(folder, "spec.npz"))
         own.ask(do="outputs", spec=spec, to=str(Path(folder, "ours.npy")))
         differences = {}
         for form in forms if peer else ():
             first = {"spec": spec, "form": form, "dtype": dtype, "device": device, "dispatch": dispatch}
-            environment = {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder, form)), **(HUGE_PAGES if training else {})}
+            cold = {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder, form))}
+            environment = cold | processes.HUGE_PAGES if training else cold
             side = Side([peer, str(PEER)], first, environment)
             sides[form] = stack.enter_context(contextlib.closing(side))
             side.ask(do="outputs", to=str(Path(folder, "peer.npy")))

@@ -50,11 +50,10 @@ def make(argv: list[str] | None) -> None:
         check_range(name, value, 1, most)
     if args.peer and not os.access(args.peer, os.X_OK):
         raise runtime.BadInput(f"there is no {args.peer}; run `make benchmark`, which makes it")
-    rows = []
+    found: dict[str, Any] = {"machine": timing.machine(), "rows": []}
     for row in scaling.measure() if args.scaling else compare(args):
-        rows.append(row)
+        found["rows"].append(row)
         print((scaling if args.scaling else timing).line(row), flush=True)
-        found = {"machine": timing.machine(), "rows": rows}
         runtime.write_atomically(args.out, json.dumps(found, indent=1).encode())
     print(f"wrote {args.out}")
 
