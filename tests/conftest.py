@@ -1,7 +1,9 @@
 """Settings of every test: two CPU devices, shapes checked while testing, and no silent broadcasting of ranks."""
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -48,3 +50,30 @@ def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trained")
     train.train(build.build(tiny_config()), str(workdir))
     return workdir
+
+
+Figure = Callable[[str, Any], None]
+
+
+@pytest.fixture
+def figure(record_property) -> Figure:
+    """Record a row of the table that `make test-long` prints: `figure("kills survived", "50 of 50")`."""
+
+    def record(test: str, value: Any) -> None:
+        record_property("figure", [test, str(value)])  # a list: xdist sends it to the process that prints
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print what the tests recorded with `figure` as one table, where the long tests were asked for."""
+    asked = config.option.markexpr or ""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    rows = [value for report in reports for name, value in report.user_properties if name == "figure"]
+    if not rows or "long" not in asked or "not long" in asked:
+        return
+    rows = [["test", "figure"], *sorted(rows)]
+    width = max(len(test) for test, _ in rows)
+    terminalreporter.section("figures")
+    for test, value in rows:
+        terminalreporter.write_line(f"{test:{width}} | {value}")
