@@ -88,5 +88,6 @@ def get_config() -> ConfigDict:
 
     config.runtime = ConfigDict()
     config.runtime.devices = 0  # virtual CPU devices; 0 = as many as the cores and the batch allow, at most 8
+    config.runtime.parameters = "replicated"  # on every device, or sharded: each keeps its share of big arrays
     config.runtime.cache = "~/.cache/ddpm_jax"  # of compiled functions; "" = none
     return config

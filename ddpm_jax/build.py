@@ -5,12 +5,11 @@ a key that is read by nobody is an error too.
 """
 
 import functools
-import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +26,7 @@ from ddpm_jax import (
     model,
     nets,
     pipeline,
+    program,
     requests,
     runtime,
     schedules,
@@ -74,20 +74,9 @@ def build(config: ConfigDict) -> train.Run:
 
     `jax` devices must be set up before (`devices.configure`): arrays are placed on the mesh here.
     """
-    settings.check(config)
-    values = jsonable(config.to_dict())
-    dataset, storage = make_data(**values["data"])
-    masks = pipeline.Masks(**values["masks"])
-    if masks.none == 1:  # no word is ever shown: the model has none, rather than some that mean nothing
-        dataset = without_labels(dataset)
-    built, plan, log = make_model(values, dataset.spec), train.Plan(**values["train"]), train.Log(**values["log"])
-    over = devices.mesh()
-    check_parts(plan, over.size)
-    optimizer = step.make_optimizer(**values["optimizer"])
-    key = jax.random.key(values["seed"])
-    fresh = make_init(built, optimizer, jax.random.fold_in(key, 0), over)
-    parts = Parts(built, dataset, optimizer, plan, masks, jax.random.fold_in(key, 1), over)
-    feed, advance = (resident_steps if storage == "device" else streamed_steps)(parts)
+    parts = assemble(config, devices.mesh())
+    values, dataset = jsonable(config.to_dict()), parts.dataset
+    log, over = train.Log(**values["log"]), parts.over
     seen = pairs_seen(dataset.labels[dataset.train])
     meta = {"config": values, "spec": dataset.spec.to_json(), "fingerprint": dataset.fingerprint, "pairs_seen": seen}
     asked = requests.settle({}, values["sampling"])
@@ -95,18 +84,47 @@ def build(config: ConfigDict) -> train.Run:
     check_best(values["checkpoint"]["best_metric"], countable)
     # Only exact match counts words, so for other data none is read, and the judge's data need no loading.
     read = judge.reader(dataset, values["data"]["root"]) if countable else None
-    made = hooks.make(built, dataset, parts.key, over, log=log, asked=asked, countable=countable, read=read)
+    key, fresh = parts.training_key(), program.make_init(parts)
+    made = hooks.make(parts.model, dataset, key, over, log=log, asked=asked, countable=countable, read=read)
     return train.Run(
         meta=meta,
         check_resume=functools.partial(settings.check_resume, meta),
-        init=functools.partial(fine_tuned, built, fresh, values["init_from"]) if values["init_from"] else fresh,
-        abstract=devices.placed(jax.eval_shape(fresh, 1), devices.replicate(over)),
-        feed=feed,
-        advance=advance,
+        init=functools.partial(fine_tuned, parts.model, fresh, values["init_from"]) if values["init_from"] else fresh,
+        abstract=program.abstract_state(parts),
+        feed=program.make_feed(parts),
+        advance=program.make_advance(parts),
         hooks=made,
-        plan=plan,
+        plan=parts.plan,
         log=log,
         saves=train.Saves(**values["checkpoint"]),
+    )
+
+
+def outline(config: ConfigDict, over: jax.sharding.Mesh) -> tuple[program.Advance, Any, Any]:
+    """Return the step of a run over a mesh of any devices, and the shapes of what it takes: `program.outline`."""
+    return program.outline(assemble(config, over))
+
+
+def assemble(config: ConfigDict, over: jax.sharding.Mesh) -> program.Parts:
+    """Return the checked parts of a run over a mesh; of the data, nothing is placed on a device yet."""
+    settings.check(config)
+    values = jsonable(config.to_dict())
+    dataset, storage = make_data(**values["data"])
+    masks = pipeline.Masks(**values["masks"])
+    if masks.none == 1:  # no word is ever shown: the model has none, rather than some that mean nothing
+        dataset = without_labels(dataset)
+    plan = train.Plan(**values["train"])
+    check_parts(plan, over.size)
+    return program.Parts(
+        model=make_model(values, dataset.spec),
+        dataset=dataset,
+        optimizer=step.make_optimizer(**values["optimizer"]),
+        plan=plan,
+        masks=masks,
+        key=jax.random.key(values["seed"]),
+        over=over,
+        storage=storage,
+        layout=values["runtime"]["parameters"],
     )
 
 
@@ -127,45 +145,6 @@ def check_best(metric: str, countable: bool) -> None:
         )
 
 
-class Parts(NamedTuple):
-    """What the compiled functions of a run are made of; `key` is the root of all keys but the initial parameters'."""
-
-    model: model.Model
-    dataset: Dataset
-    optimizer: step.Optimizer
-    plan: train.Plan
-    masks: pipeline.Masks
-    key: jax.Array
-    over: jax.sharding.Mesh
-
-    def planner(self, table: pipeline.Tables, at: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return (examples, labels) of a step: `pipeline.plan` with everything but the step filled in."""
-        key = jax.random.fold_in(self.key, 0)
-        how = {"space": self.dataset.spec.labels, "batch_size": self.plan.batch_size, "masks": self.masks}
-        return pipeline.plan(table, at, key, **how)
-
-    def step(self, now: state.TrainState, batch: pipeline.Batch) -> tuple[state.TrainState, dict[str, jax.Array]]:
-        """Return the state and metrics after one batch; its key follows from the step alone."""
-        key = jax.random.fold_in(jax.random.fold_in(self.key, 1), now.step)
-        how = {"loss": self.model.loss, "optimizer": self.optimizer, "accumulate": self.plan.accumulate}
-        return step.train_step(now, *batch, key, **how)
-
-
-def make_init(
-    built: model.Model, optimizer: step.Optimizer, key: jax.Array, over: jax.sharding.Mesh
-) -> Callable[[int], state.TrainState]:
-    """Return the function from the total number of steps to the first state, replicated over the mesh."""
-
-    @functools.partial(jax.jit, out_shardings=devices.replicate(over))
-    def fresh(total: jax.Array) -> state.TrainState:
-        return state.init(built.init(key), optimizer.transform, total)
-
-    def init(total: int) -> state.TrainState:
-        return fresh(jnp.asarray(total, jnp.int32))
-
-    return init
-
-
 def fine_tuned(
     built: model.Model, init: Callable[[int], state.TrainState], init_from: str, total: int
 ) -> state.TrainState:
@@ -173,11 +152,12 @@ def fine_tuned(
     path = model_path(init_from)
     words = Spec.from_json(checkpoint.read_meta(path)["spec"]).labels.words
     fresh = init(total)
-    params, left = state.transplant(fresh.params, checkpoint.load_arrays(path, "ema"), built.spec.labels.words, words)
-    if jax.tree.all(jax.tree.map(np.array_equal, params, fresh.params)):
+    given, here = checkpoint.load_arrays(path, "ema"), devices.to_host(fresh.params)
+    params, left = state.transplant(here, given, built.spec.labels.words, words)
+    if jax.tree.all(jax.tree.map(np.array_equal, params, here)):
         raise runtime.BadInput(f"init_from: no array of {path} fits this net; give a checkpoint with the same net.*")
     logging.info("started from %s; fresh: %s", path, ", ".join(left) or "nothing")
-    params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, fresh.params)
+    params = jax.tree.map(lambda new, old: devices.put(new, old.sharding), params, fresh.params)
     return fresh._replace(params=params, ema=jax.tree.map(jnp.copy, params))
 
 
@@ -185,53 +165,6 @@ def model_path(path_or_name: str | os.PathLike[str]) -> Path:
     """Return the checkpoint of a released model's name, a workdir, or one of its checkpoints."""
     released = PRETRAINED / str(path_or_name)
     return checkpoint.resolve(released if released.is_dir() else path_or_name)
-
-
-def resident_steps(parts: Parts) -> tuple[Any, Any]:
-    """Return (feed, advance) for images that lie on the devices and are gathered inside the compiled step."""
-    table = pipeline.tables(parts.dataset.labels[parts.dataset.train])
-    arrays = jax.device_put((pipeline.resident(parts.dataset), table), devices.replicate(parts.over))
-    split = devices.shard(parts.over)
-
-    def one(now: state.TrainState, arrays: Any) -> tuple[state.TrainState, dict[str, jax.Array]]:
-        images, table = arrays
-        # The plan is small: made whole on every device, its loop needs no word from the others.
-        plan = jax.lax.with_sharding_constraint(parts.planner(table, now.step), devices.replicate(parts.over))
-        batch = jax.lax.with_sharding_constraint(pipeline.gather(images, *plan), split)
-        return parts.step(now, batch)
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def advance(now: state.TrainState, arrays: Any) -> tuple[state.TrainState, dict[str, jax.Array]]:
-        if parts.plan.steps_per_dispatch == 1:  # XLA:CPU takes minutes to compile a scan over train steps
-            return _with_axis(*one(now, arrays))
-        return jax.lax.scan(lambda at, _: one(at, arrays), now, length=parts.plan.steps_per_dispatch)
-
-    def feed(start: int, stop: int) -> Iterator[Any]:
-        return itertools.repeat(arrays, (stop - start) // parts.plan.steps_per_dispatch)
-
-    return feed, advance
-
-
-def streamed_steps(parts: Parts) -> tuple[Any, Any]:
-    """Return (feed, advance) for images that a thread reads ahead, following the same plan."""
-    if parts.plan.steps_per_dispatch > 1:
-        raise runtime.BadInput("train.steps_per_dispatch must be 1 where data.storage is 'stream'")
-    table = pipeline.tables(parts.dataset.labels[parts.dataset.train])
-    compiled, table = jax.jit(parts.planner), jax.device_put(table)
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def advance(now: state.TrainState, batch: pipeline.Batch) -> tuple[state.TrainState, dict[str, jax.Array]]:
-        return _with_axis(*parts.step(now, batch))
-
-    def feed(start: int, stop: int) -> Iterator[pipeline.Batch]:
-        planner = functools.partial(compiled, table)
-        return pipeline.stream(parts.dataset, planner, start, stop, devices.shard(parts.over))
-
-    return feed, advance
-
-
-def _with_axis(now: state.TrainState, found: dict[str, jax.Array]) -> tuple[state.TrainState, dict[str, jax.Array]]:
-    return now, jax.tree.map(lambda x: x[None], found)
 
 
 def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:

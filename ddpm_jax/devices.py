@@ -1,15 +1,18 @@
 """Devices: how many, how arrays lie on them, and where compiled functions are kept."""
 
+import math
 import os
 import sys
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ddpm_jax import runtime
 
 MAX_CPU_DEVICES = 8
+MIN_SHARDED = 2**12  # numbers of an array; smaller ones are kept whole everywhere
 
 
 def check_batch(batch_size: int, devices: int) -> None:
@@ -71,11 +74,60 @@ def shard(over: Mesh) -> NamedSharding:
     return NamedSharding(over, PartitionSpec("data"))
 
 
-def placed(abstract: Any, sharding: NamedSharding) -> Any:
-    """Return `jax.eval_shape`'s tree with a sharding at each leaf: what a restore must be told."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
-
-
 def replicate(over: Mesh) -> NamedSharding:
-    """Keep a copy on every device: for the state."""
+    """Keep a copy on every device."""
     return NamedSharding(over, PartitionSpec())
+
+
+def replicated(shapes: Any, over: Mesh) -> Any:
+    """Return shardings of a state, a tree of shapes: a copy on every device."""
+    return jax.tree.map(lambda _: replicate(over), shapes)
+
+
+def sharded(shapes: Any, over: Mesh) -> Any:
+    """Return shardings of a state: big arrays split along the largest axis that divides over the devices.
+
+    Fully sharded data parallelism: a device keeps its share of parameters, optimizer and average, and gets the others'
+    when a step needs them (Rajbhandari et al. 2020, "ZeRO", arXiv 1910.02054).
+    """
+
+    def one(leaf: Any) -> NamedSharding:
+        axes = [i for i, n in enumerate(leaf.shape) if n % over.size == 0]
+        if math.prod(leaf.shape) < MIN_SHARDED or not axes:
+            return replicate(over)
+        axis = max(axes, key=lambda i: leaf.shape[i])
+        return NamedSharding(over, PartitionSpec(*[None] * axis, "data"))
+
+    return jax.tree.map(one, shapes)
+
+
+LAYOUTS = {"replicated": replicated, "sharded": sharded}  # of a run's state: (shapes, mesh) -> shardings
+
+
+def placed(shapes: Any, shardings: Any) -> Any:
+    """Return `jax.eval_shape`'s tree with a sharding at each leaf: what a restore must be told."""
+    return jax.tree.map(lambda x, lying: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lying), shapes, shardings)
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Place host arrays that are the same in every process; each process moves only what its devices keep."""
+
+    def one(leaf: Any) -> jax.Array:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(one, tree)
+
+
+def to_host(tree: Any) -> Any:
+    """Return copies in host memory, whole also where parts lie on other processes' devices: all must call it then."""
+
+    def one(leaf: jax.Array) -> np.ndarray:
+        if leaf.is_fully_addressable or leaf.is_fully_replicated:
+            # A true copy: jax runs ahead on CPU too, and a step is given (donated) the very buffers a view shows.
+            return np.array(leaf)
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+
+    return jax.tree.map(one, tree)

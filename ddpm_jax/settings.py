@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import losses, nets, runtime, samplers, schedules
+from ddpm_jax import devices, losses, nets, runtime, samplers, schedules
 from ddpm_jax.configs import default  # pyright: ignore[reportAttributeAccessIssue]
 
 # Inclusive ranges of the numbers; what a number means stands in configs/default.py.
@@ -67,6 +67,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sampling.sampler": tuple(samplers.SAMPLERS),
     "sampling.times": tuple(schedules.GRIDS),
     "checkpoint.best_metric": ("eval/loss", "-eval/exact"),
+    "runtime.parameters": tuple(devices.LAYOUTS),
 }
 # Keys, and sections, that may differ between a run and its resume. None changes what was trained so far or the data;
 # train.steps moves the end, and with it the rest of a cosine decay.

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ddpm_jax import archive, build, configs, devices, engine, pipeline, requests, step, train
+from ddpm_jax import archive, build, configs, devices, engine, pipeline, program, requests, step, train
 from ddpm_jax.datasets import punks
 from ddpm_jax.datasets.spec import Dataset, Spec, dataset
 
@@ -43,7 +43,7 @@ BYTES = {"f64": 8, "s64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, 
 class Work(NamedTuple):
     """One net with its data, and an input for it: what both sides are timed on."""
 
-    parts: build.Parts
+    parts: program.Parts
     config: dict[str, Any]
     params: Any
     x: np.ndarray
@@ -61,7 +61,7 @@ def work(net: str, *, batch: int, dtype: str = "float32", size: int = 24, change
     data = random_data(size, indexed=values["loss"]["target"] == "palette")
     model, optimizer = build.make_model(values, data.spec), step.make_optimizer(**values["optimizer"])
     plan, masks, key = train.Plan(**values["train"]), pipeline.Masks(**values["masks"]), jax.random.key(0)
-    parts = build.Parts(model, data, optimizer, plan, masks, key, devices.mesh())
+    parts = program.Parts(model, data, optimizer, plan, masks, key, devices.mesh(), "device", "replicated")
     rng, shapes = np.random.default_rng(0), jax.eval_shape(model.init, key)
     # No zeros, as a fresh net has: they would hide it if the peer took an array the wrong way round.
     params = jax.tree.map(lambda p: np.float32(rng.normal(0, (p.size / p.shape[-1]) ** -0.5, p.shape)), shapes)
@@ -111,14 +111,13 @@ class Ours:
     @functools.cached_property
     def run(self) -> tuple[Any, Any]:
         """The train step of a run, and its constant inputs."""
-        feed, advance = build.resident_steps(self.work.parts)
-        return advance, next(feed(0, self.work.parts.plan.steps_per_dispatch))
+        feed = program.make_feed(self.work.parts)
+        return program.make_advance(self.work.parts), next(feed(0, self.work.parts.plan.steps_per_dispatch))
 
     @functools.cached_property
     def state(self) -> Any:
         """The state of a run: at first a fresh one, then what `train_step` made of it."""
-        parts = self.work.parts
-        return build.make_init(parts.model, parts.optimizer, parts.key, parts.over)(10_000)
+        return program.make_init(self.work.parts)(10_000)
 
     @functools.cached_property
     def batch(self) -> Callable[[int], pipeline.Batch]:

@@ -30,7 +30,7 @@ BELOW_L4 = L0 | L1 | L2 | L3
 FILES_OF_L4 = set("checkpoint archive metrics events images animation runtime devices processes journal train".split())
 L4 = FILES_OF_L4 | {"evaluation"}
 L5 = set("settings hooks build loaded generator recipes streaming orders commands export judging topology".split())
-L5 |= {"speed", "timing", "scaling"}
+L5 |= {"speed", "timing", "scaling", "program"}
 SCRIPTS = "demo prepare_data sample evaluate benchmark check export dashboard"
 EFFECTS = STDLIB | NUMERIC | BELOW_L4 | FILES_OF_L4 | {"absl"}
 
@@ -60,11 +60,12 @@ TABLE = [
     Row("runtime devices processes journal train", EFFECTS),
     Row("evaluation/", EFFECTS | {"PIL", "flax.linen", "optax", "tqdm", "matplotlib"}),
     Row("hooks", EFFECTS | {"evaluation"}),
-    Row("settings build", EFFECTS | {"hooks"} | {"configs", "evaluation", "ml_collections", "optax"}),
+    Row("program", EFFECTS | {"train"}),
+    Row("settings build", EFFECTS | {"hooks", "program"} | {"configs", "evaluation", "ml_collections", "optax"}),
     Row("loaded", EFFECTS | {"build"}),
     Row("generator", EFFECTS | {"evaluation", "build", "loaded"}),
     Row("recipes streaming export judging topology", EFFECTS | {"evaluation", "build", "generator"}),
-    Row("speed", EFFECTS | {"build", "configs"}),
+    Row("speed", EFFECTS | {"build", "program", "configs"}),
     Row("timing", EFFECTS),
     Row("scaling", PURE | {"runtime", "timing"}),
     Row("commands", EFFECTS),
