@@ -1,5 +1,6 @@
 """Facts about checkpoints: what is restored is what was saved, damage is named, and the last whole one stays."""
 
+import contextlib
 import hashlib
 import json
 import random
@@ -185,22 +186,59 @@ def files(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file())
 
 
-@pytest.mark.parametrize(("harm", "trials"), [(flip, 60), (truncate, 20), (delete, 20)])
-def test_harm_to_any_file_is_named_or_changes_nothing(saved: Path, tmp_path: Path, harm: Any, trials: int) -> None:
-    rng, state, named = random.Random(0), saved / "20", 0
-    whole = archive.read_arrays(state, archive.read_meta(state), list(archive.read_meta(state)["checksums"]))
+def contents(path: Path) -> dict[str, np.ndarray]:
+    """All that a checkpoint says and holds."""
+    meta = checkpoint.read_meta(path)
+    arrays = archive.read_arrays(path, meta, list(meta["checksums"]))
+    return {**arrays, "meta": np.array(json.dumps(meta, sort_keys=True))}
+
+
+@pytest.fixture
+def run_of(request: pytest.FixtureRequest) -> Path:
+    """The checkpoints of a toy state, or of a real run: the newest two are whole."""
+    return request.getfixturevalue(request.param) / ("checkpoints" if request.param == "trained" else ".")
+
+
+LONG = pytest.mark.long
+HARMS = [
+    pytest.param("saved", flip, 60, marks=pytest.mark.table),
+    pytest.param("saved", truncate, 20, marks=pytest.mark.table),
+    pytest.param("saved", delete, 20, marks=pytest.mark.table),
+    pytest.param("trained", flip, 200, marks=LONG),
+    pytest.param("trained", truncate, 50, marks=LONG),
+    pytest.param("trained", delete, 50, marks=LONG),
+]
+
+
+@pytest.mark.parametrize(("run_of", "harm", "trials"), HARMS, indirect=["run_of"])
+def test_harm_to_any_file_is_named_or_changes_nothing(
+    run_of: Path, tmp_path: Path, harm: Any, trials: int, figure: Any, request: pytest.FixtureRequest
+) -> None:
+    rng, named = random.Random(0), 0
+    newest, older = archive.steps(run_of)[:2]
+    right = {step: contents(run_of / str(step)) for step in (newest, older)}
     for trial in range(trials):
-        copy = Path(shutil.copytree(state, tmp_path / "20"))
-        victim = files(copy)[trial % len(files(copy))]
+        copy = Path(shutil.copytree(run_of, tmp_path / "checkpoints"))
+        path = copy / str(newest)
+        victim = files(path)[trial % len(files(path))]
         harm(victim, rng)
+        bytes_there = [file.read_bytes() for file in files(path)]
+        used = newest
         try:
-            meta = checkpoint.read_meta(copy)
-            assert equal(archive.read_arrays(copy, meta, list(meta["checksums"])), whole), victim
+            assert equal(contents(path), right[newest]), victim
         except checkpoint.Damaged as error:
-            assert str(copy) in str(error)
-            named += 1
+            assert str(path) in str(error)
+            named, used = named + 1, older
+        assert checkpoint.resolve(copy) == copy / str(used)
+        with contextlib.closing(checkpoint.Checkpointer(copy)) as saves:
+            assert saves.latest() == used
+        assert equal(contents(copy / str(used)), right[used])
+        if used == older:
+            assert [file.read_bytes() for file in files(copy / f"{newest}.damaged-0")] == bytes_there
         shutil.rmtree(copy)
     assert named > 0  # how many is chance: some files (Orbax's own notes of placement and commit) are not needed
+    what = f"{harm.__name__} in files of a checkpoint ({request.node.callspec.id.partition('-')[0]})"
+    figure(what, f"{trials} made: {named} named and set aside, {trials - named} without effect, 0 silent")
 
 
 def test_a_flipped_weight_is_named_by_its_checksum(copied: Path) -> None:
