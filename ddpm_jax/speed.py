@@ -6,18 +6,16 @@ Run as a program it answers requests, lines of JSON on stdin and stdout, as the 
 
 import functools
 import json
-import re
 import resource
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ddpm_jax import archive, build, configs, devices, engine, pipeline, program, requests, step, train
+from ddpm_jax import archive, build, configs, devices, engine, hlo, pipeline, program, requests, step, train
 from ddpm_jax.datasets import punks
 from ddpm_jax.datasets.spec import Dataset, Spec, dataset
 
@@ -36,8 +34,6 @@ NETS: dict[str, dict[str, Any]] = {  # what differs from punks_cfg
         "loss.target": "eps",
     },
 }
-COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
-BYTES = {"f64": 8, "s64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "s8": 1, "u8": 1}
 
 
 class Work(NamedTuple):
@@ -166,13 +162,9 @@ class Ours:
         return {**found, "steps_per_dispatch": steps, "parameters": sum(x.size for x in jax.tree.leaves(self.params))}
 
 
-def moved(hlo: str) -> dict[str, int]:
-    """Return the bytes of the results of each kind of collective in a compiled program's text."""
-    total: Counter[str] = Counter()
-    for shapes, kind in COLLECTIVE.findall(hlo):
-        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
-            total[kind] += BYTES.get(dtype, 4) * int(np.prod([int(d) for d in dims.split(",") if d], dtype=np.int64))
-    return dict(total)
+def moved(text: str) -> dict[str, int]:
+    """Return the bytes of each kind of collective in a compiled program's text."""
+    return {kind: traffic.bytes for kind, traffic in hlo.collectives(text).items()}
 
 
 def answer(ours: Ours, request: Mapping[str, Any]) -> dict[str, Any]:
