@@ -13,14 +13,14 @@ import pathlib
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from ddpm_jax import archive, runtime
+from ddpm_jax import archive, devices, distributed, runtime
 
 Damaged = archive.Damaged
 load_arrays = archive.load_arrays
@@ -61,11 +61,12 @@ class Checkpointer:
         """Copy the state to the host and return; it is written, read back and compared while training goes on.
 
         Raises `Diverged` before anything is written if a value is not finite, and `Storage` if this save cannot
-        start or the one before it failed.
+        start or the one before it failed. All processes of a run call it, each with its part; the first writes.
         """
-        # A true copy: jax runs ahead on CPU too, and the next step is given (donated) the very buffers a view shows.
-        arrays = {name: np.array(leaf) for name, leaf in archive.by_name(state).items()}
+        arrays = archive.by_name(devices.to_host(state))
         _check_finite(step, arrays)
+        if not distributed.leads():
+            return
         self.wait()
         size = sum(array.nbytes for array in arrays.values())
         self._manager = self._manager or self._open()
@@ -81,6 +82,11 @@ class Checkpointer:
             there = max(archive.steps(self._directory), default=None)
             raise runtime.Storage(f"step {step} was not saved: step {there} is already in {self._directory}")
         self._commit = self._worker.submit(self._read_back, step, size)
+
+    @property
+    def whole(self) -> int | None:
+        """The newest step that was read back and found equal; None if there is none yet."""
+        return self._retention.whole
 
     def wait(self) -> None:
         """Wait until the last save is on disk, read back and found equal; raise `Storage` if it is not."""
@@ -105,14 +111,10 @@ class Checkpointer:
         What killed saves left unfinished is deleted.
         """
         self.wait()
-        step = self._newest_whole() if jax.process_index() == 0 else -1
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+        step = self._newest_whole()
         if self._manager is not None:
             self._manager.reload()
-        return None if step < 0 else step
+        return step
 
     def restore(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
         """Return (state, meta) of a step, compared with its checksums and placed by each abstract leaf's sharding.
@@ -140,13 +142,15 @@ class Checkpointer:
         for step in archive.steps(self._directory):
             with contextlib.suppress(Damaged):
                 self._note_score(step, read_meta(self._directory / str(step))["metrics"])
-        options = ocp.CheckpointManagerOptions(preservation_policy=cast(Any, self._retention))
+        # The first process writes; the others gave their parts before, and learn the outcome from it.
+        alone: Any = {"multiprocessing_options": ocp.options.MultiprocessingOptions(active_processes={0})}
+        options = ocp.CheckpointManagerOptions(preservation_policy=self._retention, create=False, **alone)
         # The form that `archive` reads, whatever Orbax's defaults become. Weights hardly shrink: no compression.
-        state = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False, use_compression=False)
-        handlers = {"state": state, "meta": ocp.JsonCheckpointHandler()}
+        form: Any = {"use_ocdbt": True, "use_zarr3": False, "use_compression": False}
+        handlers = {"state": ocp.PyTreeCheckpointHandler(**form, **alone), "meta": ocp.JsonCheckpointHandler(**alone)}
         return ocp.CheckpointManager(self._directory, options=options, item_handlers=handlers)
 
-    def _newest_whole(self) -> int:
+    def _newest_whole(self) -> int | None:
         remove_leftovers(self._directory)
         for step in archive.steps(self._directory):
             path = self._directory / str(step)
@@ -157,15 +161,14 @@ class Checkpointer:
             else:
                 self._retention.whole = step
                 return step
-        return -1
+        return None
 
     def _read_back(self, step: int, size: int) -> None:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._failure(step, size, error) from error
-        if jax.process_index() == 0:
-            verify(self._directory / str(step))
+        verify(self._directory / str(step))
         self._retention.whole = step
 
     def _note_score(self, step: int, metrics: Mapping[str, float]) -> None:

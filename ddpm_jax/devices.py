@@ -25,24 +25,25 @@ def check_batch(batch_size: int, devices: int) -> None:
 
 
 def cpu_devices(batch_size: int, cores: int) -> int:
-    """Return the largest divisor of the batch that is at most the core count and at most 8."""
+    """Return the largest divisor of a process's batch that is at most the core count and at most 8."""
     most = max(1, min(cores, MAX_CPU_DEVICES, batch_size))
     return max(n for n in range(1, most + 1) if batch_size % n == 0)
 
 
-def configure(batch_size: int, wanted: int = 0) -> None:
+def configure(batch_size: int, wanted: int = 0, processes: int = 1) -> None:
     """Give the CPU backend several virtual devices; call it in `main`, before anything asks jax for a device.
 
     XLA:CPU runs a convolution on one core per device, so one device leaves the other cores idle. `wanted` 0 picks
-    `cpu_devices`, unless JAX_NUM_CPU_DEVICES or XLA_FLAGS already say how many. Accelerators are not affected.
+    `cpu_devices`, unless JAX_NUM_CPU_DEVICES or XLA_FLAGS already say how many. Accelerators are not affected. The
+    batch is that of all `processes` together, the devices are this one's.
     """
     if wanted < 0:
         raise runtime.BadInput(f"devices {wanted} is negative; 0 chooses automatically")
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not wanted and (forced or "JAX_NUM_CPU_DEVICES" in os.environ):
         return
-    count = wanted or cpu_devices(batch_size, _cores())
-    check_batch(batch_size, count)
+    count = wanted or cpu_devices(batch_size // processes, _cores())
+    check_batch(batch_size, count * processes)
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError as error:
@@ -122,8 +123,8 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
 def to_host(tree: Any) -> Any:
     """Return copies in host memory, whole also where parts lie on other processes' devices: all must call it then."""
 
-    def one(leaf: jax.Array) -> np.ndarray:
-        if leaf.is_fully_addressable or leaf.is_fully_replicated:
+    def one(leaf: Any) -> np.ndarray:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
             # A true copy: jax runs ahead on CPU too, and a step is given (donated) the very buffers a view shows.
             return np.array(leaf)
         from jax.experimental import multihost_utils

@@ -209,5 +209,7 @@ def _in_buckets(over: Mesh, call: Callable[..., Any], arrays: Any, *shared: Any)
 
         split = whole if bucket % over.size else NamedSharding(over, PartitionSpec("data"))
         result = call(*jax.device_put(jax.tree.map(padded, arrays), split), *shared)
+        if jax.process_count() > 1:  # what lies on the devices of others is brought here
+            result = jax.device_put(result, whole)
         made.append(jax.tree.map(lambda x, size=size: np.asarray(x)[:size], result))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *made)

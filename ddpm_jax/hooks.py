@@ -39,7 +39,7 @@ def make(
     chosen = (dataset.heldout if dataset.heldout.size else dataset.train)[:EVALUATED]
     batch = dataset.images[chosen], dataset.labels[chosen]
     # What does not divide over the devices lies whole on each.
-    batch = jax.device_put(batch, devices.replicate(over) if len(chosen) % over.size else devices.shard(over))
+    batch = devices.put(batch, devices.replicate(over) if len(chosen) % over.size else devices.shard(over))
     evaluate = jax.jit(functools.partial(step.eval_step, loss=built.eval_loss))
 
     def measure_loss(now: TrainState) -> tuple[dict[str, float], dict[str, Any]]:

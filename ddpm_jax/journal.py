@@ -8,8 +8,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
-from ddpm_jax import images, metrics, runtime
+from ddpm_jax import distributed, images, metrics, runtime
+from ddpm_jax.goodput import Goodput
 
 SHEET = 4  # pictures in a row of a sample sheet
 Found = Mapping[str, jax.Array]
@@ -24,7 +26,15 @@ class Journal:
     """
 
     def __init__(
-        self, writer: metrics.Writer, workdir: str, *, total: int, every: int, batch_size: int, meta: Mapping[str, Any]
+        self,
+        writer: metrics.Writer,
+        workdir: str,
+        *,
+        total: int,
+        every: int,
+        batch_size: int,
+        meta: Mapping[str, Any],
+        goodput: Goodput,
     ) -> None:
         """Start with the window that `meta` of the checkpoint resumed from left unfinished ({}: none)."""
         before = meta.get("journal", {"window": []})
@@ -35,9 +45,11 @@ class Journal:
             {name: np.asarray(value, np.float32) for name, value in step.items()} for step in before["window"]
         ]
         self._workdir = pathlib.Path(workdir)
-        (self._workdir / "samples").mkdir(exist_ok=True)
+        if distributed.leads():
+            (self._workdir / "samples").mkdir(exist_ok=True)
         self._writer, self._total, self._every, self._batch = writer, total, every, batch_size
         self._flight: Found | None = None
+        self._goodput, self.spent = goodput, goodput.spent
         self._since, self._waited, self._steps = time.perf_counter(), 0.0, 0
 
     def timed(self, feed: Iterator[Any]) -> Iterator[Any]:
@@ -45,7 +57,8 @@ class Journal:
         while True:
             began = time.perf_counter()
             try:
-                inputs = next(feed)
+                with self.spent("data"):
+                    inputs = next(feed)
             except StopIteration:
                 return
             self._waited += time.perf_counter() - began
@@ -63,16 +76,21 @@ class Journal:
         """Write what a hook measured, pictures uint8 [n, h, w, c] as one sheet; its time is not training time."""
         self._land()
         began = time.perf_counter()
-        scalars, pictures = measure()
+        with self.spent("measuring"):
+            scalars, pictures = measure()
         self._scalars = {**self.measured(step), **scalars}
         self._measured_at = step
+        if distributed.leads():
+            self._publish(step, scalars, pictures)
+        self._since += time.perf_counter() - began
+
+    def _publish(self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
         if scalars:
             self._writer.write_scalars(step, scalars)
         for name, array in pictures.items():
             sheet = images.tile(array, SHEET)
             self._writer.write_images(step, {name: sheet[None]})
             images.write_png(images.to_pil(sheet), self._workdir / "samples" / f"{name}_{step:07d}.png")
-        self._since += time.perf_counter() - began
 
     def state(self) -> dict[str, Any]:
         """Return the unfinished window as JSON values."""
@@ -85,9 +103,18 @@ class Journal:
         return dict(self._scalars) if self._measured_at == step else {}
 
     def finish(self, step: int, status: str) -> None:
-        """Say in the progress file how the run ended: done, stopped or diverged."""
+        """Say in the progress file how the run ended, and in the log where its time went."""
+        self.flush()
+        self._write_progress(status=status, step=step)
+        logging.info("%s", self._goodput)
+
+    def flush(self) -> None:
+        """Return when what was written so far is on disk."""
         self._writer.flush()
-        runtime.write_progress(self._workdir, status=status, step=step, steps=self._total)
+
+    def close(self) -> None:
+        """Flush and let go of the files."""
+        self._writer.close()
 
     def _land(self) -> None:
         """Wait for the step in flight, and split its [stride] metrics into steps."""
@@ -107,11 +134,18 @@ class Journal:
         scalars["images_per_second"] = rate = self._steps * self._batch / elapsed
         scalars["data_wait"] = self._waited / elapsed
         self._window, self._since, self._waited, self._steps = [], now, 0.0, 0
+        if not distributed.leads():
+            return
         self._writer.write_scalars(step, scalars)
         eta = (self._total - step) * self._batch / rate
-        known = {"step": step, "steps": self._total, "loss": scalars["loss"], "rate": rate / self._batch}
-        runtime.write_progress(self._workdir, status="running", eta_s=eta, **known)
-        print(metrics.format_progress(**known), file=sys.stderr)
+        known = {"step": step, "loss": scalars["loss"], "rate": rate / self._batch}
+        self._write_progress(status="running", eta_s=eta, **known)
+        print(metrics.format_progress(**known, steps=self._total), file=sys.stderr)
+
+    def _write_progress(self, **fields: Any) -> None:
+        if distributed.leads():
+            spent = self._goodput.seconds()
+            runtime.write_progress(self._workdir, **fields, steps=self._total, spent=spent)
 
 
 def means(window: list[dict[str, np.ndarray]]) -> dict[str, float]:

@@ -4,6 +4,7 @@ Run the same command again to go on where it stopped. Exit codes are those of `r
 """
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -16,10 +17,15 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ddpm_jax import build, configs, devices, runtime, settings, train
+from ddpm_jax import build, configs, devices, distributed, runtime, settings, train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, or the name of a shipped one: punks_cfg.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything the run writes goes.")
+DISTRIBUTED = flags.DEFINE_string(
+    "distributed",
+    "off",
+    "The run's processes: off (this one), auto (as Slurm, Open MPI, Cloud TPU or Kubernetes say) or host:port,n,i.",
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -32,13 +38,33 @@ def main(argv: list[str]) -> None:
         raise runtime.BadInput("--workdir is empty; name a directory, as in --workdir=workdir/punks")
     config = CONFIG.value
     settings.check(config)
-    devices.configure(config.train.batch_size // config.train.accumulate, config.runtime.devices)
+    processes = distributed.connect(str(DISTRIBUTED.value))
+    devices.configure(config.train.batch_size // config.train.accumulate, config.runtime.devices, processes)
     devices.keep_compiled(config.runtime.cache)
-    logging.info("devices: %d %s", *_devices())
+    count, kind = _devices()
+    if not distributed.leads():
+        logging.set_verbosity(logging.WARNING)  # the first speaks for all
+    several = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    logging.info("devices: %d %s%s", count, kind, several)
     try:
-        train.train(_built(), workdir)
+        train.train(distributed.together(_built), workdir)
+    except runtime.Diverged as error:
+        slower = _slower(config.optimizer.learning_rate)
+        raise runtime.Diverged(f"{error}; to go on from there at half the rate: {slower}") from error
     except OSError as error:  # of the data or of the workdir
         raise runtime.Storage(f"reading or writing failed: {error}") from error
+    except jax.errors.JaxRuntimeError as error:
+        if not distributed.is_lost(error):
+            raise
+        said = str(error).splitlines()[0][:200]
+        raise runtime.Lost(f"another process of this run is gone, run the same command again: {said}") from error
+
+
+def _slower(rate: float) -> str:
+    """Return this process's command with half its learning rate."""
+    flag = "--config.optimizer.learning_rate"
+    words = [word for word in sys.argv[1:] if not word.startswith(f"{flag}=")]
+    return shlex.join(["python", "-m", "ddpm_jax.main", *words, f"{flag}={rate / 2:g}"])
 
 
 def _devices() -> tuple[int, str]:
@@ -62,6 +88,9 @@ def run() -> int:
     _log_our_own()
     try:
         app.run(main, flags_parser=_parse)
+    except runtime.Lost as failure:
+        print(failure, file=sys.stderr, flush=True)
+        os._exit(int(failure.code))  # a regular exit would wait for the process that is gone
     except runtime.Failure as failure:
         print(failure, file=sys.stderr)
         return int(failure.code)

@@ -140,13 +140,20 @@ def stream(
 ) -> Iterator[Batch]:
     """Yield the batches of steps start..stop-1, read and moved to the devices by a thread, `AHEAD` of their use.
 
-    `planner(step)` is the run's plan; images are read by position from the data set's array or `Source`.
+    `planner(step)` is the run's plan; images are read by position from the data set's array or `Source`. A process
+    reads what its own devices get.
     """
 
     def read(step: int) -> Batch:
-        example, label = planner(step)
-        data = dataset.images[dataset.train[np.asarray(example)]]
-        return Batch(*jax.device_put((data, label), sharding))
+        example, label = (np.asarray(part) for part in planner(step))
+        position = dataset.train[example]
+
+        def images(index: tuple[slice, ...] | None) -> np.ndarray:
+            return dataset.images[position[index[0] if index else slice(None)]]
+
+        shape = (len(example), *dataset.spec.stored_shape)
+        data = jax.make_array_from_callback(shape, sharding, images)
+        return Batch(data, jax.make_array_from_callback(label.shape, sharding, label.__getitem__))
 
     with futures.ThreadPoolExecutor(1, "read-ahead") as pool:
         queue = collections.deque(pool.submit(read, step) for step in range(start, min(start + AHEAD, stop)))

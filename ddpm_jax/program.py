@@ -46,8 +46,12 @@ class Parts(NamedTuple):
     def step(self, now: state.TrainState, batch: pipeline.Batch) -> tuple[state.TrainState, Found]:
         """Return the state and metrics after one batch; its key follows from the step alone."""
         key = jax.random.fold_in(jax.random.fold_in(self.training_key(), 1), now.step)
-        how = {"loss": self.model.loss, "optimizer": self.optimizer, "accumulate": self.plan.accumulate}
+        how = {"loss": self._loss, "optimizer": self.optimizer, "accumulate": self.plan.accumulate}
         return step.train_step(now, *batch, key, **how)
+
+    def _loss(self, params: Any, *example: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the loss of an example by parameters that are gathered first: alone, XLA would move activations."""
+        return self.model.loss(jax.lax.with_sharding_constraint(params, devices.replicate(self.over)), *example)
 
     def first(self, total: jax.Array) -> state.TrainState:
         """Return the state before the first of `total` steps."""
@@ -126,9 +130,8 @@ def outline(parts: Parts) -> tuple[Advance, Any, Any]:
     if parts.storage == "device":
         inputs, lying = _resident_arrays(parts), devices.replicate(parts.over)
     else:
-        spec, size, images = parts.dataset.spec, parts.plan.batch_size, parts.dataset.images
-        one = images.shape[1:] if isinstance(images, np.ndarray) else spec.shape
-        inputs = np.zeros((size, *one), np.uint8), np.zeros((size, spec.labels.size), np.int8)
+        spec, size = parts.dataset.spec, parts.plan.batch_size
+        inputs = np.zeros((size, *spec.stored_shape), np.uint8), np.zeros((size, spec.labels.size), np.int8)
         lying = devices.shard(parts.over)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lying), inputs)
     return make_advance(parts), abstract_state(parts), shapes

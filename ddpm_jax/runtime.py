@@ -58,6 +58,12 @@ class Diverged(Failure):
     code = Exit.DIVERGED
 
 
+class Lost(Failure):
+    """Another process of the run is gone; the same command goes on from the last save."""
+
+    code = Exit.STOPPED
+
+
 class Storage(Failure):
     """Something could not be written or read back."""
 
@@ -122,7 +128,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def lock_workdir(workdir: str | os.PathLike[str], beat_s: float = 5.0) -> Iterator[None]:
-    """Hold a workdir for this process alone; `Busy` names the holder. With several processes only the first holds it.
+    """Hold a workdir for this process alone; `Busy` names the holder. Of several processes of a run the first holds it.
 
     The lock of a process that is gone is taken over, and the log says so (see `processes.hold`).
     """

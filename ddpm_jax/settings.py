@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from ddpm_jax import devices, losses, nets, runtime, samplers, schedules
@@ -70,8 +71,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "runtime.parameters": tuple(devices.LAYOUTS),
 }
 # Keys, and sections, that may differ between a run and its resume. None changes what was trained so far or the data;
-# train.steps moves the end, and with it the rest of a cosine decay.
-HARMLESS = {"train.steps", "train.minutes", "data.root", "data.storage", "init_from"}
+# train.steps moves the end, and with it the rest of a cosine decay; a lower learning rate leads out of a divergence.
+HARMLESS = {"train.steps", "train.minutes", "data.root", "data.storage", "init_from", "optimizer.learning_rate"}
 HARMLESS_SECTIONS = ("log.", "checkpoint.", "sampling.", "runtime.")
 
 
@@ -134,5 +135,8 @@ def check_resume(meta: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     words = [f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in differing]
     if not words and saved["fingerprint"] != meta["fingerprint"]:
         words = ["the data are not those it was trained on"]
+    for key in ("train.steps", "optimizer.learning_rate"):
+        if not words and new[key] != old[key]:
+            logging.info("%s was %s and is %s from here on", key, old[key], new[key])
     if words:
         raise runtime.BadInput(f"this workdir holds another run: {'; '.join(words[:3])}; choose another --workdir")

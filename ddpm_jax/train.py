@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import pathlib
@@ -12,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from absl import logging
 
-from ddpm_jax import checkpoint, journal, metrics, runtime
+from ddpm_jax import checkpoint, devices, distributed, goodput, journal, metrics, runtime
 from ddpm_jax.state import TrainState
 
+LOCAL = {"data.root", "data.path", "runtime.cache"}  # where a process finds things: may differ between processes
 COMPILING, TIMED = 5, 20  # steps that are not timed, and steps whose median turns minutes into a number of steps
 
 
@@ -85,37 +87,67 @@ def train(run: Run, workdir: str) -> None:
     Raises Stopped after a signal (the state is saved), Busy, Storage, Diverged or BadInput (see `runtime`).
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(runtime.lock_workdir(workdir))
-        stop = stack.enter_context(runtime.stop_signals())
+        distributed.together(lambda: stack.enter_context(held(workdir)))
+        distributed.check_alike(identity(run.meta), "a configuration or data")
+        stop, vote = stack.enter_context(runtime.stop_signals()), distributed.Vote()
         folder = pathlib.Path(workdir) / "checkpoints"
         retention = {key: value for key, value in run.saves._asdict().items() if key != "every"}
         saves = stack.enter_context(contextlib.closing(checkpoint.Checkpointer(folder, **retention)))
         state, meta = start(run, saves, folder)
         step, total = int(state.step), int(state.total)
-        writer = stack.enter_context(contextlib.closing(metrics.Writer(workdir, step=step)))
-        if not meta:
-            describe(run, writer)
-        log = journal.Journal(
-            writer, workdir, total=total, every=run.log.every, batch_size=run.plan.batch_size, meta=meta
-        )
+        log = distributed.together(lambda: opened(run, workdir, step, total, meta))
+        stack.enter_context(contextlib.closing(log))
         stack.enter_context(ending(log, lambda: step))
         for inputs in log.timed(run.feed(step, total)):
             state, found = run.advance(state, inputs)
             step += run.plan.steps_per_dispatch
             log.add(step, found)
             if log.bad_in_row >= run.plan.bad_steps:
-                raise runtime.Diverged(f"{log.bad_in_row} non-finite steps in a row before step {step}; lower the rate")
+                raise diverged(log.bad_in_row, step, saves)
             for hook in run.hooks:
                 if step % hook.every == 0 or step == total:
                     log.report(step, functools.partial(hook.measure, state))
-            if step % run.saves.every == 0 or step == total or stop.requested:
-                writer.flush()  # what a resume from this step keeps must be on disk by then
-                saves.save(step, state, {**run.meta, "journal": log.state()}, log.measured(step))
-            if stop.requested and step < total:
-                saves.wait()
-                raise runtime.Stopped(f"{stop.requested}: step {step} of {total} is saved in {folder / str(step)}")
-        saves.wait()  # which reads the save back and compares
+            stopping = vote(bool(stop.requested)) and step < total
+            if step % run.saves.every == 0 or step == total or stopping:
+                with log.spent("checkpointing"):
+                    log.flush()  # what a resume from this step keeps must be on disk by then
+                    about = {**run.meta, "journal": log.state()}
+                    distributed.together(functools.partial(saves.save, step, state, about, log.measured(step)))
+            if stopping:
+                distributed.together(saves.wait)
+                why = stop.requested or "a signal to another process"
+                raise runtime.Stopped(f"{why}: step {step} of {total} is saved in {folder / str(step)}")
+        with log.spent("checkpointing"):
+            distributed.together(saves.wait)  # which reads the save back and compares
     logging.info("done: step %d is saved and verified in %s", total, folder / str(total))
+
+
+def held(workdir: str) -> contextlib.AbstractContextManager[None]:
+    """Return the lock of a workdir, which one process holds for all of its run."""
+    return runtime.lock_workdir(workdir) if distributed.leads() else contextlib.nullcontext()
+
+
+def identity(meta: Mapping[str, Any]) -> str:
+    """Return a hash of what all processes of a run must have in common: where their data lie may differ."""
+    settings = {key: value for key, value in runtime.flat(meta["config"]).items() if key not in LOCAL}
+    return hashlib.sha256(json.dumps([settings, meta["fingerprint"]], sort_keys=True).encode()).hexdigest()
+
+
+def opened(run: Run, workdir: str, step: int, total: int, meta: Mapping[str, Any]) -> journal.Journal:
+    """Return the journal of a run that goes on at `step`; a fresh one (no `meta`) begins with its configuration."""
+    spent = goodput.Goodput(runtime.read_progress(workdir), step)
+    writer = metrics.Writer(workdir, step=step, logs_only=not distributed.leads())
+    if not meta:
+        describe(run, writer)
+    size = run.plan.batch_size
+    return journal.Journal(writer, workdir, total=total, every=run.log.every, batch_size=size, meta=meta, goodput=spent)
+
+
+def diverged(bad: int, step: int, saves: checkpoint.Checkpointer) -> runtime.Diverged:
+    """Return the end of a run whose steps are not finite any more; a save in flight finishes first."""
+    saves.wait()
+    kept = "nothing was saved yet" if saves.whole is None else f"step {saves.whole} is the last good save"
+    return runtime.Diverged(f"{bad} non-finite steps in a row before step {step}, all skipped; {kept}")
 
 
 @contextlib.contextmanager
@@ -133,19 +165,20 @@ def ending(log: journal.Journal, step: Callable[[], int]) -> Iterator[None]:
 
 def start(run: Run, saves: checkpoint.Checkpointer, folder: pathlib.Path) -> tuple[TrainState, dict[str, Any]]:
     """Return the newest whole state of a workdir and its meta, or a fresh state and {}; say which in one line."""
-    newest = saves.latest()
+    newest = distributed.from_first(saves.latest)
     if newest is None:
         total = run.plan.steps if run.plan.minutes <= 0 else timed_steps(run)
+        total = distributed.from_first(lambda: total)  # clocks differ
         logging.info("starting fresh: %d steps", total)
         return run.init(total), {}
     saved = checkpoint.read_meta(folder / str(newest))
     run.check_resume(saved)
     check_minutes(run.plan.minutes, saved["config"]["train"]["minutes"])
-    state, meta = saves.restore(newest, run.abstract)
+    state, meta = distributed.together(lambda: saves.restore(newest, run.abstract))
     if run.plan.minutes <= 0:
         if newest > run.plan.steps:
             raise runtime.BadInput(f"train.steps is {run.plan.steps}, but step {newest} is done; give {newest} or more")
-        state = state._replace(total=jnp.asarray(run.plan.steps, jnp.int32, device=state.total.sharding))
+        state = state._replace(total=devices.put(np.int32(run.plan.steps), state.total.sharding))
     left = int(state.total) - newest
     if left % run.plan.steps_per_dispatch:
         raise runtime.BadInput(f"the {left} steps left are no multiple of train.steps_per_dispatch; change train.steps")

@@ -28,9 +28,10 @@ L2 = {"datasets", "pipeline"}
 L3 = {"model", "state", "step", "engine", "requests"}
 BELOW_L4 = L0 | L1 | L2 | L3
 FILES_OF_L4 = set("checkpoint archive metrics events images animation runtime devices processes journal train".split())
+FILES_OF_L4 |= {"distributed", "goodput"}
 L4 = FILES_OF_L4 | {"evaluation"}
 L5 = set("settings hooks build loaded generator recipes streaming orders commands export judging topology".split())
-L5 |= {"speed", "timing", "scaling", "program"}
+L5 |= {"speed", "timing", "scaling", "program", "hlo"}
 SCRIPTS = "demo prepare_data sample evaluate benchmark check export dashboard"
 EFFECTS = STDLIB | NUMERIC | BELOW_L4 | FILES_OF_L4 | {"absl"}
 
@@ -57,15 +58,17 @@ TABLE = [
     Row("checkpoint archive", EFFECTS | {"etils", "ml_dtypes", "orbax", "tensorstore"}),
     Row("metrics events", EFFECTS | {"clu", "tensorboard"}),
     Row("images animation", EFFECTS | {"PIL"}),
-    Row("runtime devices processes journal train", EFFECTS),
+    Row("runtime devices distributed processes goodput journal train", EFFECTS),
     Row("evaluation/", EFFECTS | {"PIL", "flax.linen", "optax", "tqdm", "matplotlib"}),
     Row("hooks", EFFECTS | {"evaluation"}),
     Row("program", EFFECTS | {"train"}),
     Row("settings build", EFFECTS | {"hooks", "program"} | {"configs", "evaluation", "ml_collections", "optax"}),
     Row("loaded", EFFECTS | {"build"}),
     Row("generator", EFFECTS | {"evaluation", "build", "loaded"}),
-    Row("recipes streaming export judging topology", EFFECTS | {"evaluation", "build", "generator"}),
-    Row("speed", EFFECTS | {"build", "program", "configs"}),
+    Row("recipes streaming export judging", EFFECTS | {"evaluation", "build", "generator"}),
+    Row("hlo", PURE | NUMERIC),
+    Row("topology", EFFECTS | {"build", "settings", "hlo", "ml_collections"}),
+    Row("speed", EFFECTS | {"build", "program", "hlo", "configs"}),
     Row("timing", EFFECTS),
     Row("scaling", PURE | {"runtime", "timing"}),
     Row("commands", EFFECTS),
@@ -81,6 +84,7 @@ TABLE = [
             "configs",
             "settings",
             "devices",
+            "distributed",
             "runtime",
             "processes",
             "build",

@@ -96,6 +96,7 @@ def test_data_that_cannot_be_read_are_not_blamed_on_the_workdir(monkeypatch, tmp
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
     monkeypatch.setattr(main, "CONFIG", types.SimpleNamespace(value=tiny_config()))
     monkeypatch.setattr(main, "WORKDIR", types.SimpleNamespace(value=str(tmp_path)))
+    monkeypatch.setattr(main, "DISTRIBUTED", types.SimpleNamespace(value="off"))
     monkeypatch.setattr(main, "_built", lambda: None)
     monkeypatch.setattr(main.train, "train", unreadable)
     sentence = r"^reading or writing failed: \[Errno 5\] Input/output error: '/data/images\.npz'$"

@@ -41,6 +41,11 @@ class Spec:
     background: tuple[int, int, int] | None = None
     holdouts: tuple[str, ...] = ()
 
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape of one image as it is stored: [h, w] where there is a palette."""
+        return self.shape if self.palette is None else self.shape[:2]
+
     def __post_init__(self) -> None:
         """Refuse sizes that no image has: a spec may come from a stranger's checkpoint."""
         height, width, channels = self.shape
