@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -224,3 +225,44 @@ def finish(tmp_path, code, words, reference):
     assert runtime.read_progress(run)["status"] == "done"
     assert not list(run.glob("checkpoints/*tmp*"))
     shutil.rmtree(run)
+
+
+@POSIX
+@pytest.mark.long  # one of them, in every `make test`: tests/test_main.py
+def test_any_signal_in_mid_step_saves_and_exits_with_75(tmp_path, figure):
+    words, rng, took, before = tmp_path / "words", random.Random(0), [], 0
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1") * 5:
+        with open(words, "w") as file, start(tmp_path, file, **{"train.steps": 10**6}) as job:
+            assert wait_for(job, words, "\nstep ")
+            time.sleep(rng.uniform(0, 0.3))
+            began = time.monotonic()
+            job.send_signal(getattr(signal, name))
+            assert job.wait(60) == runtime.Exit.STOPPED
+            took.append(time.monotonic() - began)
+        folder = tmp_path / "run" / "checkpoints"
+        newest = archive.steps(folder)[0]
+        assert f"{name}: step {newest} of {10**6} is saved in {folder / str(newest)}" in words.read_text()
+        assert newest > before and words.read_text().count("\n" + name) == 1
+        checkpoint.verify(folder / str(newest))
+        before = newest
+    figure(
+        "seconds from a signal to a saved exit",
+        f"median {statistics.median(took):.2f}, most {max(took):.2f} of {len(took)}",
+    )
+
+
+@POSIX
+def test_a_second_interrupt_ends_the_run_at_once_and_the_older_save_is_whole(tmp_path, figure):
+    words, slow = tmp_path / "words", {"log.sample_every": 8, "sampling.steps": 1000}
+    with open(words, "w") as file, start(tmp_path, file, **slow) as job:
+        assert wait_for(job, words, "\nstep 8/")  # pictures are drawn now, for longer than anyone waits
+        job.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            job.wait(0.7)
+        began = time.monotonic()
+        job.send_signal(signal.SIGINT)
+        assert job.wait(60) == -signal.SIGINT
+        took = time.monotonic() - began
+    assert took < 5 and archive.steps(tmp_path / "run" / "checkpoints") == [4]
+    checkpoint.verify(tmp_path / "run" / "checkpoints" / "4")
+    figure("seconds from a second interrupt to the end", f"{took:.2f}")

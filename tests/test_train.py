@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import tiny_config
 
-from ddpm_jax import build, checkpoint, metrics, runtime, train
+from ddpm_jax import archive, build, checkpoint, metrics, runtime, train
 
 
 def curve(workdir):
@@ -92,6 +93,42 @@ def test_a_run_killed_before_its_first_save_starts_fresh_and_its_logs_are_kept(t
     assert_same_run(trained, tmp_path)
     (kept,) = tmp_path.glob("metrics.jsonl.old-0")
     assert '"step": 2' in kept.read_text() and len(list(tmp_path.glob("events.out.old-0.*"))) == 1
+
+
+def test_the_last_step_is_saved_whatever_the_interval(tmp_path):
+    train.train(build.build(tiny_config(train__steps=7)), str(tmp_path))
+    assert archive.steps(tmp_path / "checkpoints") == [7, 4]
+    checkpoint.verify(tmp_path / "checkpoints" / "7")
+    assert ended(tmp_path) == ("done", 7) and list(curve(tmp_path)["loss"][0]) == [2, 4, 6, 7]
+
+
+def test_a_crash_right_after_a_save_began_waits_for_it(tmp_path, monkeypatch):
+    read_back, written = checkpoint.Checkpointer._read_back, []
+
+    def slowly(self, step, size):
+        time.sleep(0.5)
+        read_back(self, step, size)
+        written.append(step)
+
+    def crash_early():
+        assert written == []
+        crash()
+
+    monkeypatch.setattr(checkpoint.Checkpointer, "_read_back", slowly)
+    with pytest.raises(KeyError, match="power cut"):
+        train.train(interrupted(build.build(tiny_config()), 5, crash_early), str(tmp_path))
+    assert written == [4] and checkpoint.resolve(tmp_path).name == "4"
+
+
+def test_leftovers_of_20_crashes_go_at_the_start_of_the_next_run_unless_one_lives(tmp_path):
+    run, folder = build.build(tiny_config()), tmp_path / "checkpoints"
+    for n in range(20):
+        (folder / f"{4 * n}.orbax-checkpoint-tmp-{n}" / "state").mkdir(parents=True)
+    with runtime.lock_workdir(tmp_path), pytest.raises(runtime.Busy):
+        train.train(run, str(tmp_path))
+    assert len(list(folder.iterdir())) == 20
+    train.train(run, str(tmp_path))
+    assert sorted(path.name for path in folder.iterdir()) == ["4", "8"]
 
 
 @pytest.mark.long  # XLA:CPU takes minutes to compile a scan over train steps
