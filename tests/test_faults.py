@@ -222,6 +222,7 @@ def finish(tmp_path, code, words, reference):
     run = tmp_path / "run"
     assert code == 0 and f"step {STEPS} is saved and verified" in words
     assert check_dead(run, words, reference) == STEPS and losses(run) == reference.losses
+    assert list(metrics.read_events(run)["loss"][0]) == sorted(reference.losses)
     assert runtime.read_progress(run)["status"] == "done"
     assert not list(run.glob("checkpoints/*tmp*"))
     shutil.rmtree(run)
