@@ -1,7 +1,7 @@
 """What a run needs of devices that are not here: its step is compiled for them ahead of time, and no array is made.
 
 A TPU's program comes from its own compiler, libtpu, which needs no TPU. CPU devices stand in for GPUs: the sharding,
-the FLOP and the collectives are the same, the temporary bytes are not.
+the FLOP and the collectives are the same, the temporary bytes are not (nor has it a loop over a dispatch's steps).
 """
 
 import importlib.util
@@ -105,8 +105,8 @@ def measure(config: ConfigDict, of: Topology, over: Callable[[Topology], Mesh] =
     Raises BadInput where the batch does not divide over the chips, or the program does not fit into their memory.
     """
     settings.check(config)
-    # A dispatch of several steps is a loop over this one, in the same memory.
-    config = _changed(config, "train.steps_per_dispatch", 1)
+    if of.kind not in TPU:  # XLA:CPU takes minutes to compile a loop over steps
+        config = _changed(config, "train.steps_per_dispatch", 1)
     values = config.to_dict()
     plan, saves = train.Plan(**values["train"]), train.Saves(**values["checkpoint"])
     build.check_parts(plan, of.chips)
@@ -114,8 +114,9 @@ def measure(config: ConfigDict, of: Topology, over: Callable[[Topology], Mesh] =
     lowered, began = _lower(advance, state, inputs), time.perf_counter()
     compiled = _compile(lowered, of)
     seconds, flop = time.perf_counter() - began, float(compiled.cost_analysis()["flops"])
-    if plan.accumulate > 1:  # XLA counts the body of the loop over parts once
+    if plan.accumulate > 1:  # XLA counts the body of a loop once, be it over parts or steps
         flop += (_whole_flop(config, 1) - _whole_flop(config, plan.accumulate)) / of.chips
+    traffic, steps = hlo.collectives(compiled.as_text()), plan.steps_per_dispatch
     ahead = pipeline.AHEAD if values["data"]["storage"] == "stream" else 0
     bounds = {"arithmetic": flop / (of.chip.tflops * 1e12), "memory": 2 * held(state) / (of.chip.gb_per_s * 1e9)}
     return {
@@ -128,7 +129,7 @@ def measure(config: ConfigDict, of: Topology, over: Callable[[Topology], Mesh] =
         "memory_bytes": None if math.isinf(of.chip.gib) else int(of.chip.gib * 2**30),
         "flop_per_chip": flop,
         "seconds_at_least": {name: bound for name, bound in bounds.items() if bound},
-        "collectives": {kind: traffic._asdict() for kind, traffic in hlo.collectives(compiled.as_text()).items()},
+        "collectives": {kind: {"times": n / steps, "bytes": size / steps} for kind, (n, size) in traffic.items()},
         "seconds_to_compile": seconds,
         "checkpoints": kept(plan.steps, saves),
         "checkpoint_bytes": sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state)),
@@ -209,7 +210,7 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
     for what, seconds in report["seconds_at_least"].items():
         rows += [(f"ms a step, at least: {what}", f"{seconds * 1e3:>10.3f} {WHY[what]}")]
     for kind, traffic in sorted(report["collectives"].items()):
-        rows += [(f"MB a step: {kind}", f"{traffic['bytes'] / 1e6:>10,.1f} in {traffic['times']}")]
+        rows += [(f"MB a step: {kind}", f"{traffic['bytes'] / 1e6:>10,.1f} in {traffic['times']:g}")]
     rows += [("s to compile", f"{report['seconds_to_compile']:>10.1f}")]
     count, size = report["checkpoints"], report["checkpoint_bytes"]
     rows += [("MB of checkpoints", f"{count * size / 1e6:>10,.1f} at most {count} of {size / 1e6:,.1f}")]

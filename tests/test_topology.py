@@ -220,7 +220,7 @@ def test_wrong_arguments_are_one_sentence(words, sentence, capsys):
 @pytest.mark.parametrize("name", ["v5e:4x4", "v4:2x2x1", "v6e:1x1"])
 def test_a_tpu_is_compiled_for_without_one(name, tmp_path: Path):
     out = tmp_path / "check.json"
-    done = run(f"--topology={name}", f"--out={out}")
+    done = run(f"--topology={name}", "--config.train.steps_per_dispatch=2", f"--out={out}")
     assert (done.returncode, done.stderr) == (0, "")
     report, of = json.loads(out.read_text(encoding="utf-8")), topology.parse(name)
     size = report["bytes_per_chip"]
