@@ -29,9 +29,11 @@ class Goodput:
         self.restarts, self._total = 0, 0.0
         self._spent: dict[str, float] = {kind: 0.0 for kind in KINDS}
         if step and isinstance(earlier := before.get("spent"), Mapping):
-            self._spent |= {kind: float(earlier.get(kind, 0)) for kind in KINDS}
-            self._total, self.restarts = float(earlier.get("total", 0)), int(earlier.get("restarts", 0)) + 1
-            self._spent["lost"] += max(0, before["step"] - step) / max(float(before.get("rate") or 0), 1e-9)
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # a file that anybody may have written
+                self._spent = {kind: float(earlier[kind]) for kind in KINDS}
+                self._total, self.restarts = float(earlier["total"]), int(earlier["restarts"]) + 1
+                again, rate = max(0, int(before["step"]) - step), float(before["rate"])
+                self._spent["lost"] += again / rate if rate > 0 else 0
         self._add("lost" if self.restarts else "starting", self._began)
 
     @contextlib.contextmanager
@@ -53,7 +55,7 @@ class Goodput:
 
     def __str__(self) -> str:
         s = self.seconds()
-        lost = f", lost to {s['restarts']:.0f} restarts {s['lost']:.1f}" if self.restarts else ""
+        lost = f", lost to restarts {s['lost']:.1f}" if self.restarts else ""
         return (
             f"goodput {s['useful'] / max(s['total'], 1e-9):.0%}: {s['total']:.1f} s in all; useful {s['useful']:.1f}, "
             f"starting {s['starting']:.1f}, compiling {s['compiling']:.1f}, waiting for data {s['data']:.2f}, "

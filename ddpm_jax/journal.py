@@ -49,7 +49,7 @@ class Journal:
             (self._workdir / "samples").mkdir(exist_ok=True)
         self._writer, self._total, self._every, self._batch = writer, total, every, batch_size
         self._flight: Found | None = None
-        self._goodput, self.spent = goodput, goodput.spent
+        self._goodput, self.spent, self._rate = goodput, goodput.spent, 0.0
         self._since, self._waited, self._steps = time.perf_counter(), 0.0, 0
 
     def timed(self, feed: Iterator[Any]) -> Iterator[Any]:
@@ -105,7 +105,7 @@ class Journal:
     def finish(self, step: int, status: str) -> None:
         """Say in the progress file how the run ended, and in the log where its time went."""
         self.flush()
-        self._write_progress(status=status, step=step)
+        self._write_progress(status=status, step=step, rate=self._rate)
         logging.info("%s", self._goodput)
 
     def flush(self) -> None:
@@ -138,7 +138,8 @@ class Journal:
             return
         self._writer.write_scalars(step, scalars)
         eta = (self._total - step) * self._batch / rate
-        known = {"step": step, "loss": scalars["loss"], "rate": rate / self._batch}
+        self._rate = rate / self._batch
+        known = {"step": step, "loss": scalars["loss"], "rate": self._rate}
         self._write_progress(status="running", eta_s=eta, **known)
         print(metrics.format_progress(**known, steps=self._total), file=sys.stderr)
 
