@@ -87,7 +87,7 @@ def run() -> int:
     """Run `main` on this process's command line and return the exit code; a `Failure` is one sentence on stderr."""
     _log_our_own()
     try:
-        app.run(main, flags_parser=_parse)
+        app.run(main, flags_parser=parse)
     except runtime.Lost as failure:
         print(failure, file=sys.stderr, flush=True)
         os._exit(int(failure.code))  # a regular exit would wait for the process that is gone
@@ -102,7 +102,7 @@ def run() -> int:
     return 0
 
 
-def _parse(argv: list[str]) -> list[str]:
+def parse(argv: list[str]) -> list[str]:
     """Parse the flags. Raises BadInput where absl would print its usage, and a wrong configuration a traceback."""
     try:
         return flags.FLAGS(_resolved(argv))

@@ -33,7 +33,7 @@ def make(argv: list[str] | None) -> None:
             asked = asked._replace(chip=asked.chip._replace(**{field: value}))
     if args.out:
         commands.refuse_existing(args.out, args.force)
-    extra = training._parse(["check", "--workdir=.", *of_config])[1:]
+    extra = training.parse(["check", "--workdir=.", *of_config])[1:]
     if extra:
         raise runtime.BadInput(f"unexpected argument {extra[0]!r}; settings are --config.<section>.<key>=<value>")
     report = topology.measure(training.CONFIG.value, asked)
