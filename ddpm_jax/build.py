@@ -115,6 +115,8 @@ def assemble(config: ConfigDict, over: jax.sharding.Mesh) -> program.Parts:
         dataset = without_labels(dataset)
     plan = train.Plan(**values["train"])
     check_parts(plan, over.size)
+    if len(dataset.train) < plan.batch_size:
+        raise runtime.BadInput(f"there are {len(dataset.train)} images to train on, a batch needs {plan.batch_size}")
     return program.Parts(
         model=make_model(values, dataset.spec),
         dataset=dataset,

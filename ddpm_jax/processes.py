@@ -27,23 +27,29 @@ class Process:
     pid: int
     host: str
     start_time: float
+    boot: str = ""  # of the machine, where it says: containers on several machines may share a host name and a pid
 
     @classmethod
     def current(cls) -> "Process":
         """Return the process that asks."""
-        return cls(os.getpid(), socket.gethostname(), start_time(os.getpid()) or _LOADED)
+        return cls(os.getpid(), socket.gethostname(), start_time(os.getpid()) or _LOADED, _boot())
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> "Process | None":
         """Return the process that a lock or progress file names; None if it names none."""
         try:
-            return cls(int(record["pid"]), str(record["host"]), float(record["start_time"]))
+            boot = str(record.get("boot", ""))
+            return cls(int(record["pid"]), str(record["host"]), float(record["start_time"]), boot)
         except (KeyError, OverflowError, TypeError, ValueError):
             return None
 
+    def here(self) -> bool:
+        """Say whether it ran on this machine, since it was started."""
+        return self.host == socket.gethostname() and self.boot in ("", _boot())
+
     def alive(self) -> bool:
         """Say whether it still runs on this host; two seconds of tolerance, as clocks are corrected."""
-        started = start_time(self.pid) if self.host == socket.gethostname() else None
+        started = start_time(self.pid) if self.here() else None
         return started is not None and abs(started - self.start_time) < 2
 
     def __str__(self) -> str:
@@ -65,6 +71,14 @@ def start_time(pid: int) -> float | None:
         return time.mktime(time.strptime(text.strip()))
     except (OSError, ValueError, IndexError, subprocess.SubprocessError):
         return None
+
+
+def _boot() -> str:
+    """Return the mark of this start of the machine; "" where the system has none."""
+    try:
+        return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def use_huge_pages() -> None:
@@ -146,7 +160,7 @@ def _lock(file: BinaryIO) -> bool:
 
 def _lives(path: pathlib.Path, other: Process, beat_s: float) -> bool:
     """Say whether the other process is seen to live: by pid on this host, by watching its beat on another."""
-    if other.host == socket.gethostname():
+    if other.here():
         return other.pid != os.getpid() and other.alive()
     before = _touched(path)
     deadline = time.monotonic() + 3 * beat_s

@@ -32,6 +32,7 @@ class Exit(enum.IntEnum):
     DIVERGED = 70
     STORAGE = 74
     STOPPED = 75
+    LOST = 76
 
 
 class Failure(Exception):
@@ -61,7 +62,7 @@ class Diverged(Failure):
 class Lost(Failure):
     """Another process of the run is gone; the same command goes on from the last save."""
 
-    code = Exit.STOPPED
+    code = Exit.LOST
 
 
 class Storage(Failure):

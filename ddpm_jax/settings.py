@@ -1,6 +1,7 @@
 """What a configuration may say: every key's range, choice or type, and what a resume may not change."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -130,6 +131,8 @@ def check_resume(meta: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     Keys that change neither the numbers nor the data (`HARMLESS`) may differ.
     """
     new, old = runtime.flat(meta["config"]), runtime.flat(saved["config"])
+    # A key that is younger than the checkpoint had its default's effect.
+    old = runtime.flat(json.loads(json.dumps(default.get_config().to_dict()))) | old
     keys = [key for key in {**old, **new} if key not in HARMLESS and not key.startswith(HARMLESS_SECTIONS)]
     differing = [key for key in keys if new.get(key) != old.get(key)]
     words = [f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in differing]

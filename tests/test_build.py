@@ -62,7 +62,7 @@ def test_a_new_net_is_one_line_of_the_table(monkeypatch):
 
 def test_a_palette_head_needs_a_palette(tmp_path):
     rng = np.random.default_rng(0)
-    for i in range(8):
+    for i in range(16):
         Image.fromarray(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)).save(tmp_path / f"{i}.png")
     with pytest.raises(ValueError, match="palette"):
         build.build(
@@ -70,6 +70,19 @@ def test_a_palette_head_needs_a_palette(tmp_path):
                 data__name="folder", data__path=str(tmp_path), data__holdout="", data__root=str(tmp_path / "data")
             )
         )
+
+
+def test_fewer_images_than_a_batch_are_refused(tmp_path):
+    for i in range(10):
+        Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    folder = {
+        "data__name": "folder",
+        "data__path": str(tmp_path),
+        "data__holdout": "",
+        "data__root": str(tmp_path / "d"),
+    }
+    with pytest.raises(runtime.BadInput, match="there are 10 images to train on, a batch needs 128"):
+        build.build(tiny_config(**folder, train__batch_size=128))
 
 
 def test_fine_tuning_starts_from_the_averaged_parameters_of_another_run(trained):

@@ -16,8 +16,8 @@ from ddpm_jax.runtime import Exit
 
 DEPLOY = Path(__file__).resolve().parents[1] / "docs" / "deploy"
 FINAL = {Exit.BAD_INPUT, Exit.BUSY, Exit.DIVERGED}  # another try would end the same way
-AGAIN = {Exit.BUG, Exit.STORAGE, Exit.STOPPED}
-CRASHES = (Exit.BUG, Exit.STORAGE, 134, 137, 139)
+AGAIN = {Exit.BUG, Exit.STORAGE, Exit.STOPPED, Exit.LOST}
+CRASHES = (Exit.BUG, Exit.STORAGE, Exit.LOST, 134, 137, 139)
 
 # Runs the command once a task, hands SIGUSR1 on to all their processes, and returns the highest code, as srun does.
 SRUN = """
@@ -83,7 +83,7 @@ def test_every_exit_code_has_a_rule():
     assert {Exit.DONE, *FINAL, *AGAIN} == set(Exit)
 
 
-@pytest.mark.parametrize("code", [*Exit, *CRASHES[2:]])
+@pytest.mark.parametrize("code", [*Exit, *CRASHES[3:]])
 def test_slurm_queues_the_job_again_where_another_start_may_help(batch, tmp_path, code):
     assert ended(batch(int(code)), tmp_path) == (code, code not in {Exit.DONE, *FINAL})
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["slurm-7.saved"] * (code == Exit.STOPPED)
@@ -123,7 +123,7 @@ def test_the_cause_counts_and_not_the_deaths_that_follow_from_it(batch, tmp_path
 
 
 def test_who_lost_a_crashed_process_does_not_hide_the_crash(batch, tmp_path):
-    job = batch(int(Exit.STOPPED), int(Exit.BUG), SLURM_RESTART_COUNT="3")
+    job = batch(int(Exit.LOST), int(Exit.BUG), SLURM_RESTART_COUNT="3")
     assert ended(job, tmp_path) == (Exit.BUG, False)
 
 

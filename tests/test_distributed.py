@@ -180,7 +180,7 @@ def test_the_end_of_one_process_is_the_end_of_the_other_and_both_go_on(alone, tm
     next(line for line in jobs[0].stderr if line.startswith("step 30/"))
     jobs[1].kill()
     said, _ = [job.communicate(timeout=120)[1] for job in jobs]
-    assert jobs[0].returncode == 75 and "another process of this run is gone, run the same command again" in said
+    assert jobs[0].returncode == 76 and "another process of this run is gone, run the same command again" in said
     newest = int(checkpoint.resolve(tmp_path / "run").name)
     port, flags = free_port(), (*flags[:2], f"--config.train.steps={newest + 10}")
     jobs = [start(tmp_path, port, i, *flags) for i in range(2)]
@@ -188,7 +188,7 @@ def test_the_end_of_one_process_is_the_end_of_the_other_and_both_go_on(alone, tm
     for job in jobs:
         job.stderr.close()
     assert checkpoint.resolve(tmp_path / "run").name == str(newest + 10)
-    figure("SIGKILL to one of 2 processes", f"the other ends with 75; both went on from step {newest}")
+    figure("SIGKILL to one of 2 processes", f"the other ends with 76; both went on from step {newest}")
 
 
 @pytest.mark.parametrize("how", ["", "on", "h,2,0", "h:1,2", "h:1,2,2", "h:1,0,0", "h:x,2,0", "a b:1,2,0"])

@@ -227,6 +227,18 @@ def test_the_silent_lock_of_another_host_is_reclaimed(tmp_path: Path, caplog: py
     assert "from pid 1 on elsewhere, started" in caplog.text
 
 
+def test_a_container_of_another_machine_with_our_name_and_pid_holds_while_it_beats(tmp_path: Path) -> None:
+    path, twin = tmp_path / runtime.LOCK, processes.Process.current()
+    path.write_text(json.dumps({**vars(twin), "boot": "another"}))
+    done = threading.Event()
+    beat = threading.Thread(target=processes._beat, args=(path, done, 0.05), daemon=True)
+    beat.start()
+    with pytest.raises(runtime.Busy, match=f"pid {twin.pid} on"), runtime.lock_workdir(tmp_path, beat_s=0.1):
+        pass
+    done.set()
+    beat.join()
+
+
 def test_a_holder_beats(tmp_path: Path) -> None:
     path = tmp_path / runtime.LOCK
     with runtime.lock_workdir(tmp_path, beat_s=0.02):

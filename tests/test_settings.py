@@ -1,5 +1,8 @@
 """Every wrong configuration ends in one sentence before anything is compiled."""
 
+import copy
+import json
+
 import pytest
 
 from ddpm_jax import runtime, settings
@@ -80,3 +83,20 @@ def test_another_run_is_refused_by_its_first_differences():
         settings.check_resume(meta, other)
     harmless = {"config": config(net__channels=32, train__steps=7, log__every=10).to_dict(), "fingerprint": "a"}
     settings.check_resume(meta, harmless)
+
+
+def test_a_key_that_is_younger_than_the_checkpoint_had_its_defaults_effect():
+    meta = {"config": json.loads(json.dumps(config().to_dict())), "fingerprint": "a"}
+    older = copy.deepcopy(meta)
+    del older["config"]["net"]["attention"], older["config"]["net"]["dropout"]
+    settings.check_resume(meta, older)
+    meta["config"]["net"]["dropout"] = 0.5
+    with pytest.raises(runtime.BadInput, match=r"net.dropout was 0.0 and is 0.5"):
+        settings.check_resume(meta, older)
+
+
+def test_what_changes_from_a_resume_on_is_said(caplog):
+    meta = {"config": config(optimizer__learning_rate=5e-4).to_dict(), "fingerprint": "a"}
+    with caplog.at_level("INFO"):
+        settings.check_resume(meta, {"config": config().to_dict(), "fingerprint": "a"})
+    assert "optimizer.learning_rate was 0.001 and is 0.0005 from here on" in caplog.text

@@ -69,7 +69,7 @@ done
 wait "$run"
 code=$?
 
-# Who lost another process also ends with 75: the other's own code says more, unless this script asked for the end.
+# Who lost another process ends with 76: the other's own code says more, unless this script asked for the end.
 told=" $(tr '\n' ' ' 2>/dev/null <"$SAID")"
 for cause in 1 74 70 69 65; do
   [[ $told == *" $cause "* ]] && code=$cause
@@ -93,7 +93,7 @@ case $code in
   65 | 69 | 70) # bad input, workdir in use, diverged: the same command would end so again
     echo "slurm.sh: code $code is not tried again; the last line of the run says why" >&2
     ;;
-  *) # 74, storage; 1, 134, 137 and the like, a crash
+  *) # 74, storage; 1, 76, 134, 137 and the like, a crash
     before=0
     [[ -r $saved ]] && before=$(<"$saved")
     if ((restarts - before < retries)); then
