@@ -99,4 +99,4 @@ def test_what_changes_from_a_resume_on_is_said(caplog):
     meta = {"config": config(optimizer__learning_rate=5e-4).to_dict(), "fingerprint": "a"}
     with caplog.at_level("INFO"):
         settings.check_resume(meta, {"config": config().to_dict(), "fingerprint": "a"})
-    assert "optimizer.learning_rate was 0.001 and is 0.0005 from here on" in caplog.text
+    assert "optimizer.learning_rate was 0.002 and is 0.0005 from here on" in caplog.text
