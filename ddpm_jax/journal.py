@@ -122,7 +122,8 @@ class Journal:
             return
         found = {name: np.asarray(value) for name, value in jax.device_get(self._flight).items()}
         self._flight = None
-        self.bad_in_row = int(found["bad_in_row"].max())
+        # The most so far: a good step may end a window, and land in the same call as the bad ones before it.
+        self.bad_in_row = max(self.bad_in_row, int(found["bad_in_row"].max()))
         for i in range(len(found["loss"])):
             self._window.append({name: value[i] for name, value in found.items()})
             self._steps += 1

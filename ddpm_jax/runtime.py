@@ -102,6 +102,13 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         raise
 
 
+def remove_unfinished(directory: str | os.PathLike[str], *patterns: str) -> None:
+    """Delete what kills left of `write_atomically` of files with such names; only one who alone writes them may."""
+    for pattern in patterns:
+        for path in pathlib.Path(directory).glob(f".{pattern}.*"):
+            path.unlink(missing_ok=True)
+
+
 def write_progress(workdir: str | os.PathLike[str], **fields: Any) -> None:
     """Write `progress.json` atomically: the fields, and the pid and start time that tell this process from others.
 

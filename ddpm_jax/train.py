@@ -122,9 +122,16 @@ def train(run: Run, workdir: str) -> None:
     logging.info("done: step %d is saved and verified in %s", total, folder / str(total))
 
 
-def held(workdir: str) -> contextlib.AbstractContextManager[None]:
-    """Return the lock of a workdir, which one process holds for all of its run."""
-    return runtime.lock_workdir(workdir) if distributed.leads() else contextlib.nullcontext()
+@contextlib.contextmanager
+def held(workdir: str) -> Iterator[None]:
+    """Hold the lock of a workdir in the first process, and clear away what killed ones left half written."""
+    if not distributed.leads():
+        yield
+        return
+    with runtime.lock_workdir(workdir):
+        runtime.remove_unfinished(workdir, runtime.PROGRESS, metrics.FILE)
+        runtime.remove_unfinished(pathlib.Path(workdir) / "samples", "*.png")
+        yield
 
 
 def identity(meta: Mapping[str, Any]) -> str:

@@ -105,6 +105,12 @@ def test_an_ema_alone_that_is_not_finite_is_never_saved(tmp_path):
 
 
 @pytest.mark.long  # one more step to compile
+def test_bad_batches_in_a_row_end_the_run_also_where_a_good_one_closes_the_window(tmp_path):
+    run = build.build(tiny_config(train__bad_steps=3))
+    with pytest.raises(runtime.Diverged, match="3 non-finite steps in a row before step 6"):
+        train.train(with_bad_batches(run, {3, 4, 5}), str(tmp_path))
+
+
 def test_a_learning_rate_1000_times_too_large_for_one_step_costs_no_good_save(tmp_path):
     usual, large = (
         build.build(tiny_config(train__steps=20, optimizer__learning_rate=rate, optimizer__decay="constant"))
@@ -229,7 +235,7 @@ def finish(tmp_path, code, words, reference):
     assert check_dead(run, words, reference) == STEPS and losses(run) == reference.losses
     assert list(metrics.read_events(run)["loss"][0]) == sorted(reference.losses)
     assert runtime.read_progress(run)["status"] == "done"
-    assert not list(run.glob("checkpoints/*tmp*"))
+    assert not list(run.glob("checkpoints/*tmp*")) and not [*run.glob(".*"), *run.glob("samples/.*")]
     shutil.rmtree(run)
 
 

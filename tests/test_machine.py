@@ -172,7 +172,7 @@ class Machine(RuleBasedStateMachine):
 
         def advance(now, step):
             now, found = toy()[1](now, None)
-            return now, {**found, "bad_in_row": jnp.full(1, BAD_STEPS)} if 0 < poison <= step else found
+            return now, {**found, "bad_in_row": jnp.full(1, BAD_STEPS)} if step == poison else found
 
         run = make_run(total, feed, advance)
         if ends is None:

@@ -44,6 +44,14 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path, monkeypatch: pyte
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_what_a_kill_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [".progress.json", "progress.json", ".other.json.abcd1234"]
+    for name in (*kept, ".progress.json.abcd1234", ".progress.json._1"):
+        (tmp_path / name).touch()
+    runtime.remove_unfinished(tmp_path, runtime.PROGRESS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
 def test_progress_is_read_back_with_the_process_that_wrote_it(tmp_path: Path) -> None:
     runtime.write_progress(tmp_path, step=3, steps=10, loss=0.5, status="running")
     progress = runtime.read_progress(tmp_path)
