@@ -316,7 +316,7 @@ class Machine(RuleBasedStateMachine):
         assert newest - before < LOGGED
 
 
-FAST = {"max_examples": 12, "stateful_step_count": 10}
+FAST = {"max_examples": 8, "stateful_step_count": 10}
 LONG = {"max_examples": 250, "stateful_step_count": 12}
 
 

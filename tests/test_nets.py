@@ -22,7 +22,7 @@ def inputs(key, n=3, shape=(8, 8, 3), words=5):
 def make(key, shape=(8, 8, 3), words=5, **fields):
     """A net, and parameters that are nowhere zero: fresh nets start with silent blocks."""
     net = unet.UNet(**{"out_channels": 3, **SMALL, **fields})
-    params = net.init(key, jnp.zeros(shape), jnp.float32(0.5), jnp.zeros(words, jnp.int8))["params"]
+    params = jax.jit(net.init)(key, jnp.zeros(shape), jnp.float32(0.5), jnp.zeros(words, jnp.int8))["params"]
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
     noisy = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
@@ -104,10 +104,12 @@ def test_absent_maps_start_at_zero():
     "fields", [{"stem": 1}, {"stem": 2}, {"head_channels": 6, "out_channels": 11}, {"attention": (2,)}]
 )
 def test_the_output_has_the_image_size_and_the_asked_channels(fields):
-    net, params = make(jax.random.key(0), **{"stem": 2, **fields})
-    x, t, label = inputs(jax.random.key(1))
-    out = jax.vmap(lambda *a: net.apply({"params": params}, *a))(x, t, label)
-    assert out.shape == (3, 8, 8, net.out_channels) and out.dtype == jnp.float32
+    def out():
+        net, params = make(jax.random.key(0), **{"stem": 2, **fields})
+        return jax.vmap(lambda *a: net.apply({"params": params}, *a))(*inputs(jax.random.key(1)))
+
+    shape = jax.eval_shape(out)
+    assert shape.shape == (3, 8, 8, fields.get("out_channels", 3)) and shape.dtype == jnp.float32
 
 
 def test_attention_runs_at_the_named_heights_alone():
@@ -161,7 +163,9 @@ def test_remat_computes_more_and_changes_no_number():
         return jax.grad(lambda p: jnp.square(net.apply({"params": p}, x, t, label)).mean())
 
     plain, again = gradient(net), gradient(net.copy(remat=True))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain(params), again(params))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), jax.jit(plain)(params), jax.jit(again)(params)
+    )
     assert cost(again, params) > 1.05 * cost(plain, params)
 
 
@@ -211,7 +215,7 @@ def test_the_vmapped_net_equals_the_batched_one_in_numbers_and_flops():
 
     one = loss(lambda p: jax.vmap(lambda *a: net.apply({"params": p}, *a))(x, t, label))
     all_at_once = loss(lambda p: batched(p, x, t, label, SMALL["groups"]))
-    (value, gradient), (expected, expected_gradient) = one(params), all_at_once(params)
+    (value, gradient), (expected, expected_gradient) = jax.jit(one)(params), jax.jit(all_at_once)(params)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), gradient, expected_gradient)
     assert abs(cost(one, params) / cost(all_at_once, params) - 1) < 0.03
