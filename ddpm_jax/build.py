@@ -154,7 +154,7 @@ def fine_tuned(
     path = model_path(init_from)
     words = Spec.from_json(checkpoint.read_meta(path)["spec"]).labels.words
     fresh = init(total)
-    given, here = checkpoint.load_arrays(path, "ema"), devices.to_host(fresh.params)
+    given, here = checkpoint.load_arrays(path, "ema"), jax.tree.map(np.asarray, devices.gathered(fresh.params))
     params, left = state.transplant(here, given, built.spec.labels.words, words)
     if jax.tree.all(jax.tree.map(np.array_equal, params, here)):
         raise runtime.BadInput(f"init_from: no array of {path} fits this net; give a checkpoint with the same net.*")

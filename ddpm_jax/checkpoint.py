@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from ddpm_jax import archive, devices, distributed, runtime
+from ddpm_jax import archive, distributed, runtime
 
 Damaged = archive.Damaged
 load_arrays = archive.load_arrays
@@ -61,9 +61,10 @@ class Checkpointer:
         """Copy the state to the host and return; it is written, read back and compared while training goes on.
 
         Raises `Diverged` before anything is written if a value is not finite, and `Storage` if this save cannot
-        start or the one before it failed. All processes of a run call it, each with its part; the first writes.
+        start or the one before it failed. Of several processes, with the state `devices.gathered`, the first writes.
         """
-        arrays = archive.by_name(devices.to_host(state))
+        # A true copy: jax runs ahead on CPU too, and the next step is given (donated) the very buffers a view shows.
+        arrays = {name: np.array(leaf) for name, leaf in archive.by_name(state).items()}
         _check_finite(step, arrays)
         if not distributed.leads():
             return

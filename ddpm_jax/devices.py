@@ -111,7 +111,7 @@ def placed(shapes: Any, shardings: Any) -> Any:
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Place host arrays that are the same in every process; each process moves only what its devices keep."""
+    """Place host arrays; each process gives what its own devices keep, so elsewhere it need not be the same."""
 
     def one(leaf: Any) -> jax.Array:
         array = np.asarray(leaf)
@@ -120,15 +120,14 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(one, tree)
 
 
-def to_host(tree: Any) -> Any:
-    """Return copies in host memory, whole also where parts lie on other processes' devices: all must call it then."""
+def gathered(tree: Any) -> Any:
+    """Return the tree with arrays of which other processes have parts brought here whole; all must call it."""
 
-    def one(leaf: Any) -> np.ndarray:
+    def one(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
-            # A true copy: jax runs ahead on CPU too, and a step is given (donated) the very buffers a view shows.
-            return np.array(leaf)
+            return leaf
         from jax.experimental import multihost_utils
 
-        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+        return multihost_utils.process_allgather(leaf, tiled=True)
 
     return jax.tree.map(one, tree)

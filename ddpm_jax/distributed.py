@@ -7,8 +7,11 @@ of what is saved.
 import json
 import os
 import re
+import socket
+import sys
+import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -17,9 +20,9 @@ from ddpm_jax import devices, runtime
 
 T = TypeVar("T")
 
-JOIN_S, LEAVE_S = 300, 30  # how long a process waits for the others at its start and at its end
-_MESSAGE = 2048  # bytes that a process may tell the others at once
-_PROCESSES = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")  # where launchers say how many there are
+JOIN_S, LEAVE_S, FAREWELL_S = 300, 30, 3  # how long a process waits for the others at its start, its end, a failed end
+_MESSAGE = 4096  # bytes that a process may tell the others at once
+_SENTENCE = 512  # bytes of a sentence among them: as JSON a byte takes six at most
 _LOST = re.compile("gloo|nccl|coordination|heartbeat|connection|socket|unavailable|deadline|peer", re.IGNORECASE)
 
 
@@ -34,20 +37,62 @@ def connect(how: str) -> int:
         return 1
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from `runtime.stop_signals`
     address, count, index = (None, None, None) if how == "auto" else parse(how)
+    if address is not None and index == 0:
+        _check_free(int(address.rpartition(":")[2]))
+    times: Any = {"initialization_timeout": JOIN_S, "shutdown_timeout_seconds": LEAVE_S}
     try:
-        times: Any = {"initialization_timeout": JOIN_S, "shutdown_timeout_seconds": LEAVE_S}
         jax.distributed.initialize(address, count, index, **times)
     except ValueError as error:
         if how == "auto" and "coordinator_address" in str(error):  # no cluster was found
             return 1
         raise runtime.BadInput(f"--distributed={how}: {error}") from error
-    return count or next((int(os.environ[name]) for name in _PROCESSES if name in os.environ), 1)
+    return _jax_says().num_processes
+
+
+def connected() -> bool:
+    """Say whether this process is one of several, or was started to be."""
+    return jax.distributed.is_initialized()
+
+
+def meet() -> None:
+    """Wait until all processes are here: gloo gives up after 30 s where one is late for what they first do together."""
+    if jax.process_count() > 1:
+        _exchange(None)
+
+
+def leave(code: int) -> NoReturn:
+    """End a process whose run failed: a regular exit would wait for the others, who may wait for it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if _jax_says().process_id == 0:
+        time.sleep(
+            FAREWELL_S
+        )  # jaxlib aborts the others as soon as the first is gone: they may end by themselves before
+    os._exit(code)
+
+
+def _check_free(port: int) -> None:
+    """Raise BadInput for a port that another program listens at: jaxlib may crash there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was in use just now will do
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            said = f"--distributed: port {port} cannot be had ({error.strerror}); try another"
+            raise runtime.BadInput(said) from error
+
+
+def _jax_says() -> Any:
+    """Return jax's record of the processes; its public functions would start the devices."""
+    from jax._src import distributed
+
+    return distributed.global_state
 
 
 def parse(how: str) -> tuple[str, int, int]:
     """Return (address, number of processes, index of this one) of "host:port,n,i"."""
     match = re.fullmatch(r"([^\s,]+:\d+),(\d+),(\d+)", how)
-    if match is None or not int(match[3]) < int(match[2]):
+    if match is None or not int(match[3]) < int(match[2]) or not 0 < int(match[1].rpartition(":")[2]) < 2**16:
         raise runtime.BadInput(
             f"--distributed is {how!r}; give auto, off, or host:port,n,i with 0 <= i < n, as in 10.0.0.1:1234,4,0"
         )
@@ -117,12 +162,12 @@ class Vote:
 
 def is_lost(error: Exception) -> bool:
     """Say whether an error looks like the end of another process of the run."""
-    return isinstance(error, jax.errors.JaxRuntimeError) and bool(_LOST.search(str(error)))
+    return connected() and isinstance(error, jax.errors.JaxRuntimeError) and bool(_LOST.search(str(error)))
 
 
 def _told(failure: Exception) -> tuple[int, str]:
     code = failure.code if isinstance(failure, runtime.Failure) else runtime.Exit.BUG
-    return int(code), str(failure)[: _MESSAGE // 4]
+    return int(code), str(failure).encode()[:_SENTENCE].decode(errors="ignore")
 
 
 def _heard(index: int, code: int, sentence: str) -> runtime.Failure:
@@ -135,7 +180,7 @@ def _exchange(value: Any) -> list[Any]:
     """Return the JSON value of each process."""
     from jax.experimental import multihost_utils
 
-    text = json.dumps(value).encode()
+    text = json.dumps(value, ensure_ascii=False).encode()
     if len(text) > _MESSAGE:
         raise ValueError(f"a message of {len(text)} bytes to other processes; it may have {_MESSAGE}")
     told = multihost_utils.process_allgather(np.frombuffer(text.ljust(_MESSAGE), np.uint8))

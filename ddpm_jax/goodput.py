@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -19,21 +20,19 @@ class Goodput:
     """Seconds by kind; compilation counts as such wherever it happens, and a resume's start-up as lost.
 
     Lost are also the steps that a resume makes again, at the rate that the progress file tells. What no progress file
-    saw (the last window of a killed process, the time between two processes) is in no figure.
+    saw (the last window of a killed process, the time between two processes) is in no figure, and a run that was killed
+    before its first save begins a new account.
     """
 
     def __init__(self, before: Mapping[str, Any], step: int) -> None:
         """Go on from the progress file of an earlier part of the run, resumed at `step` ({} and 0: there is none)."""
-        _listen()
+        listen()
         self._began = time.time() - _age()
         self.restarts, self._total = 0, 0.0
         self._spent: dict[str, float] = {kind: 0.0 for kind in KINDS}
-        if step and isinstance(earlier := before.get("spent"), Mapping):
-            with contextlib.suppress(KeyError, TypeError, ValueError):  # a file that anybody may have written
-                self._spent = {kind: float(earlier[kind]) for kind in KINDS}
-                self._total, self.restarts = float(earlier["total"]), int(earlier["restarts"]) + 1
-                again, rate = max(0, int(before["step"]) - step), float(before["rate"])
-                self._spent["lost"] += again / rate if rate > 0 else 0
+        if step:
+            with contextlib.suppress(KeyError, OverflowError, TypeError, ValueError):  # anybody may have written it
+                self._spent, self._total, self.restarts = _earlier(before, step)
         self._add("lost" if self.restarts else "starting", self._began)
 
     @contextlib.contextmanager
@@ -67,6 +66,16 @@ class Goodput:
         self._spent[kind] += max(0.0, now - began - _overlap(began, now))
 
 
+def _earlier(before: Mapping[str, Any], step: int) -> tuple[dict[str, float], float, int]:
+    """Return seconds by kind, seconds in all and the number of restarts at a resume, as a progress file has them."""
+    earlier, rate = before["spent"], float(before["rate"])
+    spent, total = {kind: float(earlier[kind]) for kind in KINDS}, float(earlier["total"])
+    spent["lost"] += max(0, int(before["step"]) - step) / rate if rate > 0 else 0
+    if not all(0 <= value < math.inf for value in (*spent.values(), total)):
+        raise ValueError("no account")
+    return spent, total, int(earlier["restarts"]) + 1
+
+
 def _age() -> float:
     """Return for how many seconds this process has run, as far as the system tells."""
     started = processes.start_time(os.getpid())
@@ -83,7 +92,8 @@ def _overlap(begin: float, end: float) -> float:
 
 
 @functools.cache  # a listener stays for ever
-def _listen() -> None:
+def listen() -> None:
+    """Hear of compilations from now on."""
     jax.monitoring.register_event_duration_secs_listener(_note)
 
 

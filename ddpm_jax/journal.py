@@ -40,7 +40,7 @@ class Journal:
         before = meta.get("journal", {"window": []})
         self._scalars: dict[str, float] = {}
         self._measured_at = -1
-        self.bad_in_row = 0
+        self.bad_in_row = self.bad = 0  # the most so far, and now
         self._window: list[dict[str, np.ndarray]] = [
             {name: np.asarray(value, np.float32) for name, value in step.items()} for step in before["window"]
         ]
@@ -123,7 +123,7 @@ class Journal:
         found = {name: np.asarray(value) for name, value in jax.device_get(self._flight).items()}
         self._flight = None
         # The most so far: a good step may end a window, and land in the same call as the bad ones before it.
-        self.bad_in_row = max(self.bad_in_row, int(found["bad_in_row"].max()))
+        self.bad_in_row, self.bad = max(self.bad_in_row, int(found["bad_in_row"].max())), int(found["bad_in_row"][-1])
         for i in range(len(found["loss"])):
             self._window.append({name: value[i] for name, value in found.items()})
             self._steps += 1

@@ -6,6 +6,7 @@ Run the same command again to go on where it stopped. Exit codes are those of `r
 import os
 import shlex
 import sys
+import traceback
 from pathlib import Path
 
 from ddpm_jax import processes
@@ -39,14 +40,17 @@ def main(argv: list[str]) -> None:
     config = CONFIG.value
     settings.check(config)
     processes = distributed.connect(str(DISTRIBUTED.value))
+    if config.runtime.devices:
+        build.check_parts(train.Plan(**config.train), config.runtime.devices * processes)
     devices.configure(config.train.batch_size // config.train.accumulate, config.runtime.devices, processes)
     devices.keep_compiled(config.runtime.cache)
-    count, kind = _devices()
-    if not distributed.leads():
-        logging.set_verbosity(logging.WARNING)  # the first speaks for all
-    several = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    logging.info("devices: %d %s%s", count, kind, several)
     try:
+        count, kind = _devices()
+        distributed.meet()
+        if not distributed.leads():
+            logging.set_verbosity(logging.WARNING)  # the first speaks for all
+        several = f" of {processes} processes" if processes > 1 else ""
+        logging.info("devices: %d %s%s", count, kind, several)
         train.train(distributed.together(_built), workdir)
     except runtime.Diverged as error:
         slower = _slower(config.optimizer.learning_rate)
@@ -72,6 +76,8 @@ def _devices() -> tuple[int, str]:
     try:
         return jax.device_count(), jax.default_backend()
     except (RuntimeError, AssertionError) as error:  # the latter, without a word, for cuda where no GPU is seen
+        if distributed.is_lost(error):
+            raise
         asked, why = os.environ.get("JAX_PLATFORMS", ""), " ".join(str(error).split()) or "there is no such device"
         raise runtime.BadInput(f"jax cannot start with JAX_PLATFORMS={asked!r}: {why}; try cpu") from error
 
@@ -87,10 +93,20 @@ def run() -> int:
     """Run `main` on this process's command line and return the exit code; a `Failure` is one sentence on stderr."""
     _log_our_own()
     try:
+        code = _code()
+    except Exception:
+        if not distributed.connected():
+            raise
+        traceback.print_exc()
+        code = int(runtime.Exit.BUG)
+    if code and distributed.connected():
+        distributed.leave(code)
+    return code
+
+
+def _code() -> int:
+    try:
         app.run(main, flags_parser=parse)
-    except runtime.Lost as failure:
-        print(failure, file=sys.stderr, flush=True)
-        os._exit(int(failure.code))  # a regular exit would wait for the process that is gone
     except runtime.Failure as failure:
         print(failure, file=sys.stderr)
         return int(failure.code)

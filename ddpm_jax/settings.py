@@ -72,7 +72,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "runtime.parameters": tuple(devices.LAYOUTS),
 }
 # Keys, and sections, that may differ between a run and its resume. None changes what was trained so far or the data;
-# train.steps moves the end, and with it the rest of a cosine decay; a lower learning rate leads out of a divergence.
+# train.steps moves the end, and with it the rest of a cosine decay; another learning rate may lead out of a divergence.
 HARMLESS = {"train.steps", "train.minutes", "data.root", "data.storage", "init_from", "optimizer.learning_rate"}
 HARMLESS_SECTIONS = ("log.", "checkpoint.", "sampling.", "runtime.")
 

@@ -19,7 +19,7 @@ from absl import logging
 from ddpm_jax import checkpoint, devices, distributed, goodput, journal, metrics, runtime
 from ddpm_jax.state import TrainState
 
-LOCAL = {"data.root", "data.path", "runtime.cache"}  # where a process finds things: may differ between processes
+LOCAL = {"data.root", "runtime.cache"}  # where a process finds things: may differ between processes
 COMPILING, TIMED = 5, 20  # steps that are not timed, and steps whose median turns minutes into a number of steps
 
 
@@ -86,6 +86,7 @@ def train(run: Run, workdir: str) -> None:
 
     Raises Stopped after a signal (the state is saved), Busy, Storage, Diverged or BadInput (see `runtime`).
     """
+    goodput.listen()
     with contextlib.ExitStack() as stack:
         distributed.together(lambda: stack.enter_context(held(workdir)))
         distributed.check_alike(identity(run.meta), "a configuration or data")
@@ -108,11 +109,12 @@ def train(run: Run, workdir: str) -> None:
                 if step % hook.every == 0 or step == total:
                     log.report(step, functools.partial(hook.measure, state))
             stopping = vote(bool(stop.requested)) and step < total
-            if step % run.saves.every == 0 or step == total or stopping:
+            # None amid bad steps: they may end the run, and saves of them would take the place of older, good ones.
+            if (step % run.saves.every == 0 and log.bad < 2) or step == total or stopping:
                 with log.spent("checkpointing"):
                     log.flush()  # what a resume from this step keeps must be on disk by then
-                    about = {**run.meta, "journal": log.state()}
-                    distributed.together(functools.partial(saves.save, step, state, about, log.measured(step)))
+                    whole, about = devices.gathered(state), {**run.meta, "journal": log.state()}
+                    distributed.together(functools.partial(saves.save, step, whole, about, log.measured(step)))
             if stopping:
                 distributed.together(saves.wait)
                 why = stop.requested or "a signal to another process"
@@ -152,8 +154,9 @@ def opened(run: Run, workdir: str, step: int, total: int, meta: Mapping[str, Any
 
 def diverged(bad: int, step: int, saves: checkpoint.Checkpointer) -> runtime.Diverged:
     """Return the end of a run whose steps are not finite any more; a save in flight finishes first."""
-    saves.wait()
-    kept = "nothing was saved yet" if saves.whole is None else f"step {saves.whole} is the last good save"
+    distributed.together(saves.wait)
+    whole = distributed.from_first(lambda: saves.whole)
+    kept = "nothing was saved yet" if whole is None else f"step {whole} is the last good save"
     return runtime.Diverged(f"{bad} non-finite steps in a row before step {step}, all skipped; {kept}")
 
 
@@ -178,7 +181,7 @@ def start(run: Run, saves: checkpoint.Checkpointer, folder: pathlib.Path) -> tup
         total = distributed.from_first(lambda: total)  # clocks differ
         logging.info("starting fresh: %d steps", total)
         return run.init(total), {}
-    saved = checkpoint.read_meta(folder / str(newest))
+    saved = distributed.together(lambda: checkpoint.read_meta(folder / str(newest)))
     run.check_resume(saved)
     check_minutes(run.plan.minutes, saved["config"]["train"]["minutes"])
     state, meta = distributed.together(lambda: saves.restore(newest, run.abstract))

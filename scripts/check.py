@@ -33,6 +33,8 @@ def make(argv: list[str] | None) -> None:
             asked = asked._replace(chip=asked.chip._replace(**{field: value}))
     if args.out:
         commands.refuse_existing(args.out, args.force)
+    if any(word.startswith("--distributed") for word in of_config):
+        raise runtime.BadInput("--distributed is for training; the chips that are asked for are --topology's")
     extra = training.parse(["check", "--workdir=.", *of_config])[1:]
     if extra:
         raise runtime.BadInput(f"unexpected argument {extra[0]!r}; settings are --config.<section>.<key>=<value>")

@@ -8,6 +8,10 @@ import pytest
 
 from ddpm_jax import goodput
 
+ALL = dict.fromkeys(goodput.KINDS, 50.0) | {"total": 300.0, "restarts": 1}
+HOSTILE = {"step": float("inf"), "rate": 1.0, "spent": ALL}
+ENDLESS = {"step": 5, "rate": 1.0, "spent": {**ALL, "data": float("nan")}}
+
 
 @pytest.fixture
 def clock(monkeypatch):
@@ -61,9 +65,12 @@ def test_a_restart_adds_to_the_account_and_pays_for_the_steps_it_makes_again(clo
     assert "lost to restarts 8.0" in str(second)
 
 
-@pytest.mark.parametrize("before", [{}, {"step": 5}, {"step": 5, "spent": "torn"}, {"step": 5, "spent": {"total": 9}}])
+@pytest.mark.parametrize(
+    "before", [{}, {"step": 5}, {"step": 5, "spent": "torn"}, {"step": 5, "spent": {"total": 9}}, HOSTILE, ENDLESS]
+)
 def test_without_an_account_before_it_begins_anew(clock, before):
-    assert goodput.Goodput(before, 3).seconds()["total"] == 5
+    spent = goodput.Goodput(before, 3).seconds()
+    assert spent == account(dict.fromkeys(spent, 0) | {"total": 5, "starting": 5})
 
 
 def test_a_fresh_run_in_an_old_workdir_begins_anew(clock):

@@ -290,5 +290,5 @@ def test_a_save_blocks_training_for_a_moment_only(tmp_path, figure):
     assert blocks < takes
     size = f"{sum(array.nbytes for array in arrays) / 1e6:.0f} MB in {len(arrays)} arrays"
     figure(f"a save of punks_cfg ({size}): blocks training", f"{blocks * 1e3:.0f} ms (median of 5)")
-    figure("the same until it is on disk, read back and compared", f"{takes * 1e3:.0f} ms")
-    figure("of these for one pass of checksums (two are made)", f"{summed * 1e3:.0f} ms")
+    figure("a save of punks_cfg: until it is on disk, read back and compared", f"{takes * 1e3:.0f} ms")
+    figure("a save of punks_cfg: one pass of checksums (two are made)", f"{summed * 1e3:.0f} ms")

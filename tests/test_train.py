@@ -176,9 +176,9 @@ def test_a_state_that_is_not_finite_ends_the_run_unsaved(tmp_path, monkeypatch):
         state, found = run.advance(state, inputs)
         return state._replace(params=jax.tree.map(lambda x: x * jnp.nan, state.params)), found
 
-    with pytest.raises(runtime.Diverged, match=r"step 4 is not saved: params/.* hold nan or inf"):
+    with pytest.raises(runtime.Diverged, match=r"step 8 is not saved: params/.* hold nan or inf"):
         train.train(dataclasses.replace(run, advance=advance, hooks=()), str(tmp_path))
-    assert ended(tmp_path) == ("diverged", 4)
+    assert ended(tmp_path) == ("diverged", 8)
 
 
 def test_an_error_is_not_hidden_by_a_disk_that_takes_no_word_of_it(tmp_path, monkeypatch):

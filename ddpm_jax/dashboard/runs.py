@@ -24,6 +24,7 @@ EXIT_WORDS = {
     70: "diverged",
     74: "storage failed",
     75: "stopped",
+    76: "killed",
     0: "done",
     -15: "stopped",
 }
