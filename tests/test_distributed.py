@@ -133,7 +133,8 @@ def test_processes_train_stop_fail_and_go_on_as_one(alone, tmp_path, n, figure):
     assert len(list(tmp_path.glob("stopped/events.out.tfevents.*"))) == 2  # one process logs, in two parts
 
 
-@pytest.mark.parametrize("each", [1, pytest.param(8, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("each", [1, 8])
 def test_the_number_of_devices_does_not_matter(alone, tmp_path, each, figure, monkeypatch):
     if each > 1:
         members(tmp_path, 1, each)
@@ -149,6 +150,7 @@ def test_the_number_of_devices_does_not_matter(alone, tmp_path, each, figure, mo
     assert loss < 1e-5 and gap < 1e-5
 
 
+@pytest.mark.long
 def test_sharded_parameters_train_to_the_same_numbers(alone, tmp_path, figure):
     run = build.build(tiny_config(**LONG, runtime__parameters="sharded"))
     sharded = [x for x in jax.tree.leaves(run.abstract) if not x.sharding.is_fully_replicated]

@@ -85,7 +85,7 @@ def test_repeats_run_every_step_but_the_last_so_often():
         edit.painting(COSINE, GRID, repeats=0)
 
 
-@pytest.mark.parametrize("repeats", [1, 4])
+@pytest.mark.parametrize("repeats", [1, pytest.param(4, marks=pytest.mark.long)])
 def test_at_every_step_the_image_has_the_noise_of_its_time(repeats):
     """Inside and outside of the mask, with data of variance STD^2, whose best denoiser is used."""
     shape = (64, 64, 2)

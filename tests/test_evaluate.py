@@ -161,6 +161,7 @@ def test_a_split_inside_of_what_was_held_out_can_be_judged(trained, root, tmp_pa
         judging.asked(model, data, str(ids), root)
 
 
+@pytest.mark.long
 def test_a_model_without_words_is_judged_by_what_needs_none(root, tmp_path, evaluate):
     workdir = tmp_path / "free"
     config = tiny_config(masks__none=1.0, masks__subset=0.0, data__root=root)

@@ -19,7 +19,9 @@ def model(trained):
     return ddpm_jax.load(trained)
 
 
-@pytest.mark.parametrize("how", [{}, {"guidance": 3.0, "sampler": "ddpm", "steps": 3}])
+@pytest.mark.parametrize(
+    "how", [pytest.param({}, marks=pytest.mark.long), {"guidance": 3.0, "sampler": "ddpm", "steps": 3}]
+)
 def test_an_artifact_draws_the_same_pictures(model, tmp_path, how):
     path, asked = tmp_path / "a.stablehlo", model.settings(**how)
     assert export.write(model, asked, path, ["cpu", "cuda", "tpu"]) == path.stat().st_size

@@ -239,7 +239,7 @@ def finish(tmp_path, code, words, reference):
 
 
 @POSIX
-@pytest.mark.long  # one of them, in every `make test`: tests/test_main.py
+@pytest.mark.long
 def test_any_signal_in_mid_step_saves_and_exits_with_75(tmp_path, figure):
     words, rng, took, before = tmp_path / "words", random.Random(0), [], 0
     for name in ("SIGTERM", "SIGINT", "SIGUSR1") * 5:
@@ -262,6 +262,7 @@ def test_any_signal_in_mid_step_saves_and_exits_with_75(tmp_path, figure):
     )
 
 
+@pytest.mark.long
 @POSIX
 @pytest.mark.table
 def test_a_second_interrupt_ends_the_run_at_once_and_the_older_save_is_whole(tmp_path, figure):

@@ -50,6 +50,7 @@ def test_wrong_settings_are_one_sentence_and_code_65(tmp_path, flag, message):
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_a_terminated_run_says_where_it_stopped_and_goes_on(tmp_path):
     with subprocess.Popen(**command(tmp_path)) as job:
         next(line for line in job.stderr if line.startswith("step "))

@@ -164,6 +164,7 @@ def test_a_blank_sketch_is_refused() -> None:
         mnist.from_sketch(np.full((50, 50, 3), 200, np.uint8))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not MIRROR, reason="DDPM_JAX_MIRROR does not name a directory with the real files")
 def test_digits_of_the_set_drawn_large_are_themselves(tmp_path: Path) -> None:
     found = mnist.load(root=str(tmp_path))

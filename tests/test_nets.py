@@ -122,9 +122,11 @@ def one_example(net, params):
     """The net applied to the first example of `inputs`, some of it replaced."""
     x, t, label = (part[0] for part in inputs(jax.random.key(1)))
 
+    compiled = jax.jit(net.apply, static_argnums=4)
+
     def apply(seed=0, deterministic=True, x=x, t=t, label=label):
         rngs = {"dropout": jax.random.key(seed)}
-        return net.apply({"params": params}, x, t, label, deterministic, rngs=rngs)
+        return compiled({"params": params}, x, t, label, deterministic, rngs=rngs)
 
     return apply, x, t, label
 

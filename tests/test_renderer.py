@@ -70,7 +70,7 @@ def test_other_sets_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("split", "right", "n", "wrong"),
     [
-        ("iid", 991, 1000, 0.04),
+        pytest.param("iid", 991, 1000, 0.04, marks=pytest.mark.long),
         pytest.param("zombie", 43, 47, 0.23, marks=pytest.mark.long),
         pytest.param("length", 175, 178, 0.03, marks=pytest.mark.long),
     ],

@@ -73,6 +73,7 @@ def test_sharded_parameters_are_gathered_and_take_less(report, monkeypatch):
     assert sharded["collectives"]["all-gather"]["times"] > 0 and "all-gather" not in report["collectives"]
 
 
+@pytest.mark.long
 def test_steps_of_a_dispatch_are_one_by_one_and_a_batch_in_parts_costs_the_same_arithmetic(report):
     parts = measured(train__accumulate=4)
     assert parts["flop_per_chip"] == pytest.approx(report["flop_per_chip"], rel=0.05)

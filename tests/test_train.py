@@ -68,7 +68,7 @@ def test_training_again_changes_nothing(trained):
     jax.tree.map(np.testing.assert_array_equal, curve(trained), before)
 
 
-@pytest.mark.parametrize("storage", ["device", "stream"])
+@pytest.mark.parametrize("storage", ["device", pytest.param("stream", marks=pytest.mark.long)])
 def test_a_crash_and_a_signal_leave_no_trace_in_the_result(trained, tmp_path, storage):
     config = tiny_config(data__storage=storage)
     with pytest.raises(KeyError):
