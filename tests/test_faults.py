@@ -52,7 +52,7 @@ def host(state):
 
 
 @pytest.mark.table
-@pytest.mark.parametrize(("storage", "warmup"), [("device", 0), ("stream", 100)])
+@pytest.mark.parametrize(("storage", "warmup"), [("device", 0), pytest.param("stream", 100, marks=pytest.mark.long)])
 def test_a_bad_batch_of_the_real_step_changes_nothing_but_the_step(storage, warmup, figure):
     run = build.build(tiny_config(data__storage=storage, optimizer__warmup=warmup))
     now, before = run.init(8), None
