@@ -5,7 +5,6 @@ a key that is read by nobody is an error too.
 """
 
 import functools
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -75,7 +74,7 @@ def build(config: ConfigDict) -> train.Run:
     `jax` devices must be set up before (`devices.configure`): arrays are placed on the mesh here.
     """
     parts = assemble(config, devices.mesh())
-    values, dataset = jsonable(config.to_dict()), parts.dataset
+    values, dataset = runtime.jsonable(config.to_dict()), parts.dataset
     log, over = train.Log(**values["log"]), parts.over
     seen = pairs_seen(dataset.labels[dataset.train])
     meta = {"config": values, "spec": dataset.spec.to_json(), "fingerprint": dataset.fingerprint, "pairs_seen": seen}
@@ -108,7 +107,7 @@ def outline(config: ConfigDict, over: jax.sharding.Mesh) -> tuple[program.Advanc
 def assemble(config: ConfigDict, over: jax.sharding.Mesh) -> program.Parts:
     """Return the checked parts of a run over a mesh; of the data, nothing is placed on a device yet."""
     settings.check(config)
-    values = jsonable(config.to_dict())
+    values = runtime.jsonable(config.to_dict())
     dataset, storage = make_data(**values["data"])
     masks = pipeline.Masks(**values["masks"])
     if masks.none == 1:  # no word is ever shown: the model has none, rather than some that mean nothing
@@ -167,8 +166,3 @@ def model_path(path_or_name: str | os.PathLike[str]) -> Path:
     """Return the checkpoint of a released model's name, a workdir, or one of its checkpoints."""
     released = PRETRAINED / str(path_or_name)
     return checkpoint.resolve(released if released.is_dir() else path_or_name)
-
-
-def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested config values as JSON would give them back: tuples become lists."""
-    return json.loads(json.dumps(values))

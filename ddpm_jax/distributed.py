@@ -65,9 +65,8 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if _jax_says().process_id == 0:
-        time.sleep(
-            FAREWELL_S
-        )  # jaxlib aborts the others as soon as the first is gone: they may end by themselves before
+        # jaxlib aborts the others as soon as the first is gone: they may end by themselves before.
+        time.sleep(FAREWELL_S)
     os._exit(code)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import math
 import os
 import time
@@ -85,7 +86,9 @@ def _age() -> float:
 def _overlap(begin: float, end: float) -> float:
     """Return the seconds between two times in which something was compiled."""
     total, reached = 0.0, begin
-    for start, stop in sorted(_COMPILED):
+    # Noted as they end, so the last ones are enough: this runs at every step.
+    recent = itertools.takewhile(lambda noted: noted[1] > begin, reversed(_COMPILED))
+    for start, stop in sorted(recent):
         start, stop = max(start, reached), min(stop, end)
         total, reached = total + max(0.0, stop - start), max(reached, stop)
     return total

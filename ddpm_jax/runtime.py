@@ -85,6 +85,11 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested config values as JSON would give them back: tuples become lists."""
+    return json.loads(json.dumps(values))
+
+
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a whole file or none: readers see the old content or the new, also after a kill in the middle."""
     target = pathlib.Path(path)

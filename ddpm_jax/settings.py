@@ -1,7 +1,6 @@
 """What a configuration may say: every key's range, choice or type, and what a resume may not change."""
 
 import difflib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -132,7 +131,7 @@ def check_resume(meta: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """
     new, old = runtime.flat(meta["config"]), runtime.flat(saved["config"])
     # A key that is younger than the checkpoint had its default's effect.
-    old = runtime.flat(json.loads(json.dumps(default.get_config().to_dict()))) | old
+    old = runtime.flat(runtime.jsonable(default.get_config().to_dict())) | old
     keys = [key for key in {**old, **new} if key not in HARMLESS and not key.startswith(HARMLESS_SECTIONS)]
     differing = [key for key in keys if new.get(key) != old.get(key)]
     words = [f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in differing]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ddpm_jax import archive, build, configs, devices, engine, hlo, pipeline, program, requests, step, train
+from ddpm_jax import archive, build, configs, devices, engine, hlo, pipeline, program, requests, runtime, step, train
 from ddpm_jax.datasets import punks
 from ddpm_jax.datasets.spec import Dataset, Spec, dataset
 
@@ -53,7 +53,7 @@ def work(net: str, *, batch: int, dtype: str = "float32", size: int = 24, change
     changes = {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
     flat = {**NETS[net], "net.dtype": dtype, "train.batch_size": batch, **changes}
     config.update_from_flattened_dict(flat)
-    values = build.jsonable(config.to_dict())
+    values = runtime.jsonable(config.to_dict())
     data = random_data(size, indexed=values["loss"]["target"] == "palette")
     model, optimizer = build.make_model(values, data.spec), step.make_optimizer(**values["optimizer"])
     plan, masks, key = train.Plan(**values["train"]), pipeline.Masks(**values["masks"]), jax.random.key(0)

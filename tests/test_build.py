@@ -44,7 +44,7 @@ def test_what_only_the_data_and_the_devices_can_tell_is_refused_too(changes, mes
     ],
 )
 def test_the_shipped_nets_take_their_images_and_attend_where_they_say(module, shape, heights):
-    section = build.jsonable(module.get_config().net.to_dict())
+    section = runtime.jsonable(module.get_config().net.to_dict())
     net = build.make_net(**section, spec=spec.Spec("made", shape, LabelSpace()), target=losses.TARGETS["eps"](None))
     assert net.attention == heights
 
@@ -55,7 +55,7 @@ def test_a_new_net_is_one_line_of_the_table(monkeypatch):
             raise ValueError("not mine")
 
     monkeypatch.setitem(nets.NETS, "pixelwise", Pixelwise)
-    section = {**build.jsonable(default.get_config().net.to_dict()), "name": "pixelwise"}
+    section = {**runtime.jsonable(default.get_config().net.to_dict()), "name": "pixelwise"}
     with pytest.raises(ValueError, match="not mine"):
         build.make_net(**section, spec=spec.Spec("made", (5, 5, 3), LabelSpace()), target=losses.TARGETS["eps"](None))
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from ddpm_jax import build, configs, datasets, devices, engine, generator, process, recipes, requests, runtime, settings
+from ddpm_jax import configs, datasets, devices, engine, generator, process, recipes, requests, runtime, settings
 from ddpm_jax.dashboard.sampler import array, packed
 from ddpm_jax.evaluation import classifier, judge
 
@@ -108,7 +108,7 @@ def options() -> list[dict[str, Any]]:
     found = []
     for name in configs.names():
         module = configs.module(name)
-        values = build.jsonable(runtime.flat(module.get_config().to_dict()))
+        values = runtime.jsonable(runtime.flat(module.get_config().to_dict()))
         found.append({"name": name, "about": (module.__doc__ or "").strip(), "values": values})
     return [{**config, "ranges": settings.RANGES, "choices": settings.CHOICES} for config in found]
 
