@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.masks.none = 0.1  # share of examples without any label, which make guidance possible
     config.masks.subset = 0.3  # share of examples with some words only, which make open labels possible
     config.masks.favour = 0.5  # of those, share drawn by a word they have (rare words are then seen more often)
+    config.masks.balance = 0.0  # of those that show all of it, share drawn by a word they have
 
     config.net = ConfigDict()
     config.net.name = "unet"
@@ -35,6 +36,9 @@ def get_config() -> ConfigDict:
     config.net.attention_head = 32  # channels per attention head
     config.net.stem = 2  # space-to-depth factor at the entrance; 1 = none
     config.net.word_maps = 48  # channels of the learned map that each word adds to the input; 0 = none
+    config.net.word_layers = (
+        0  # sets of word maps, which then reach the colour classifier too; 0 = one, to the input only
+    )
     config.net.head_channels = 32  # features per pixel that the colour classifier reads; 0 = a plain convolution
     config.net.groups = 8  # of the normalisation
     config.net.dropout = 0.0

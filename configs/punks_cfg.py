@@ -20,10 +20,13 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.data.name = "punks"
     config.data.holdout = "iid"
+    config.masks.subset = 0.2
+    config.masks.balance = 0.3
     config.net.attention = (6,)
+    config.net.word_maps = 64
+    config.net.word_layers = 2
     config.loss.target = "palette"
-    config.masks.subset = 0.1
-    config.train.steps = 9_000
+    config.train.steps = 5_500
     config.log.exact_every = 500
     config.sampling.sampler, config.sampling.steps, config.sampling.times = "ddpm", 20, "log_snr"
     config.checkpoint.best_metric = "-eval/exact"

@@ -20,7 +20,8 @@ def get_config() -> ConfigDict:
     config.data.holdout = "iid"
     config.net.attention = (8,)
     config.net.word_maps = 0
-    config.net.head_channels = 0
-    config.loss.target = "v"
-    config.sampling.steps = 50
+    config.loss.target = "palette"
+    config.train.steps = 2_000
+    config.log.eval_every = 1_000
+    config.sampling.sampler, config.sampling.steps, config.sampling.times = "ddpm", 20, "log_snr"
     return config

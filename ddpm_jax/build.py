@@ -26,6 +26,7 @@ from ddpm_jax import (
     nets,
     pipeline,
     program,
+    releases,
     requests,
     runtime,
     schedules,
@@ -36,8 +37,6 @@ from ddpm_jax import (
 )
 from ddpm_jax.datasets.spec import Dataset, Spec, pairs_seen, without_labels
 from ddpm_jax.evaluation import exact, judge
-
-PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 def make_model(config: Mapping[str, Any], spec: Spec) -> model.Model:
@@ -164,5 +163,4 @@ def fine_tuned(
 
 def model_path(path_or_name: str | os.PathLike[str]) -> Path:
     """Return the checkpoint of a released model's name, a workdir, or one of its checkpoints."""
-    released = PRETRAINED / str(path_or_name)
-    return checkpoint.resolve(released if released.is_dir() else path_or_name)
+    return checkpoint.resolve(releases.models().get(str(path_or_name), path_or_name))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax import datasets, generator, runtime
+from ddpm_jax import datasets, generator, releases, runtime
 from ddpm_jax.datasets.spec import Dataset, without_labels
 from ddpm_jax.evaluation import benchmark, classifier, exact, judge, plots, renderer, report
 from ddpm_jax.evaluation.bench import Bench, Sizes
@@ -126,6 +126,17 @@ def classifier_report(name: str, root: str = "data") -> dict[str, Any]:
     if who is not None and who.render:
         found["drawn_alike"] = float(who.verify(data.pixels(data.heldout)).legal.mean())
     return found
+
+
+def release_classifier(name: str, root: str = "data") -> Path:
+    """Put our classifier of a data set into the package, trained first where there is none; returns its folder."""
+    data, folder = (
+        datasets.load(name, holdout=judge.SPLITS[name], root=root),
+        releases.FOLDER / f"{releases.CLASSIFIER}{name}",
+    )
+    key = classifier.key(data)
+    releases.write(classifier.load(data, root).params, {"key": key}, folder)
+    return folder
 
 
 def _of(judged: Bench, model: generator.Generator) -> Bench:

@@ -27,12 +27,14 @@ ROUNDS = 4  # of the Feistel network; 4 make a permutation look random (Luby & R
 class Masks(NamedTuple):
     """Shares of the examples that show nothing and some words of their label; the others show all of it.
 
-    Of those that show some words, the share `favour` was drawn for one of the words present in it.
+    Of those that show some words, the share `favour` was drawn for one of the words present in it; of those that show
+    all, the share `balance`.
     """
 
     none: float
     subset: float
     favour: float
+    balance: float = 0.0
 
 
 class Tables(NamedTuple):
@@ -119,7 +121,8 @@ def _masked(
     """Return (example, its label as shown): all, none, some words, or another example drawn for a word it has."""
     kind_key, favour_key, word_key, member_key, subset_key = jax.random.split(key, 5)
     kind = jax.random.uniform(kind_key)
-    favour = jax.random.bernoulli(favour_key, masks.favour) & (kind < masks.subset)
+    share = jnp.select([kind < masks.subset, kind < masks.subset + masks.none], [masks.favour, 0.0], masks.balance)
+    favour = jax.random.bernoulli(favour_key, share)
     i = jax.random.randint(word_key, (), 0, table.words.shape[0])
     member = table.members[table.starts[i] + jax.random.randint(member_key, (), 0, table.counts[i])]
     example = jnp.where(favour, member, example)

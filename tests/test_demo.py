@@ -6,13 +6,14 @@ from types import ModuleType
 import pytest
 from conftest import script
 
-from ddpm_jax import commands
+from ddpm_jax import commands, images
 
 
 @pytest.fixture
 def demo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script, whose training ends at once and well."""
+    """The script, whose first picture and training end at once and well."""
     module = script("demo")
+    monkeypatch.setattr(module, "draw_punks", lambda workdir: 0)
     monkeypatch.setattr(module, "train", lambda workdir, minutes: 0)
     return module
 
@@ -41,6 +42,12 @@ def test_the_code_of_training_that_ended_early_is_the_demos(demo: ModuleType, mo
     with pytest.raises(SystemExit) as end:
         commands.run(demo.make, [])
     assert end.value.code == 75
+
+
+def test_the_first_picture_needs_no_training(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert script("demo").draw_punks(str(tmp_path)) == 0
+    assert images.read_png(tmp_path / "punks.png").std() > 20
+    assert "--checkpoint=punks" in capfd.readouterr().out
 
 
 def test_pictures_that_cannot_be_made_are_one_sentence(

@@ -27,12 +27,14 @@ L1 = {"nets"}
 L2 = {"datasets", "pipeline"}
 L3 = {"model", "state", "step", "engine", "requests"}
 BELOW_L4 = L0 | L1 | L2 | L3
-FILES_OF_L4 = set("checkpoint archive metrics events images animation runtime devices processes journal train".split())
+FILES_OF_L4 = set(
+    "checkpoint archive releases metrics events images animation runtime devices processes journal train".split()
+)
 FILES_OF_L4 |= {"distributed", "goodput"}
 L4 = FILES_OF_L4 | {"evaluation"}
 L5 = set("settings hooks build loaded generator recipes streaming orders commands export judging topology".split())
 L5 |= {"speed", "timing", "scaling", "program", "hlo"}
-SCRIPTS = "demo prepare_data sample evaluate benchmark check export dashboard"
+SCRIPTS = "demo prepare_data sample evaluate benchmark check export dashboard release"
 EFFECTS = STDLIB | NUMERIC | BELOW_L4 | FILES_OF_L4 | {"absl"}
 
 
@@ -55,7 +57,7 @@ TABLE = [
     Row("requests", PURE | NUMERIC | L0),
     Row("engine", PURE | NUMERIC | L0 | {"model", "requests"}),
     Row("state step", PURE | NUMERIC | L0 | {"optax"}),
-    Row("checkpoint archive", EFFECTS | {"etils", "ml_dtypes", "orbax", "tensorstore"}),
+    Row("checkpoint archive releases", EFFECTS | {"etils", "ml_dtypes", "orbax", "tensorstore"}),
     Row("metrics events", EFFECTS | {"clu", "tensorboard"}),
     Row("images animation", EFFECTS | {"PIL"}),
     Row("runtime devices distributed processes goodput journal train", EFFECTS),
@@ -98,7 +100,18 @@ TABLE = [
     Row(
         "dashboard/",
         STDLIB
-        | {"labels", "datasets", "metrics", "archive", "images", "animation", "configs", "runtime", "processes"}
+        | {
+            "labels",
+            "datasets",
+            "metrics",
+            "archive",
+            "releases",
+            "images",
+            "animation",
+            "configs",
+            "runtime",
+            "processes",
+        }
         | {"numpy", "pandas", "altair", "psutil", "streamlit", "streamlit_drawable_canvas", "tensorboard"},
     ),
     Row("__init__", STDLIB | {"generator"}),

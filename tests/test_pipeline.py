@@ -84,6 +84,19 @@ def test_what_is_hidden_has_its_exact_frequencies_given_what_is_shown():
         assert len(chosen) > 500 and abs((label[chosen, other] > 0).mean() - expected) < 5 * error
 
 
+def test_balanced_whole_labels_show_every_word_as_often_and_hide_nothing():
+    label = examples(50)
+    example, shown = planner(label, 20_000, pipeline.Masks(0.2, 0.0, 0.5, balance=1.0))(step=jnp.int32(0))
+    example, shown = np.asarray(example), np.asarray(shown)
+    whole = (shown != 0).all(axis=1)
+    assert 0.78 < whole.mean() < 0.82 and (shown[whole] == label[example[whole]]).all() and not shown[~whole].any()
+    # a word's share: 1/5 of the draws are for it, the others' examples have it or not
+    word_of = [(label[np.flatnonzero(label[:, word] > 0)] > 0).mean(axis=0) for word in range(5)]
+    np.testing.assert_allclose((label[example[whole]] > 0).mean(axis=0), np.mean(word_of, axis=0), atol=0.02)
+    counts = np.bincount(example[~whole], minlength=50)  # what is shown without its label keeps its frequency
+    assert counts.min() > 40 and counts.max() < 130
+
+
 def dataset(images, label):
     """A data set that holds out every fifth image."""
     about = spec.Spec("made", images.shape[1:], SPACE)

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpm_jax import archive, metrics, runtime
+from ddpm_jax import archive, metrics, releases, runtime
 from ddpm_jax.dashboard import jobs
 from ddpm_jax.processes import Process
 
 MARKS = ("checkpoints", metrics.FILE, runtime.PROGRESS, jobs.FILE)  # any of them makes a folder a run
-PRETRAINED = pathlib.Path(__file__).parents[1] / "pretrained"
 LINE = re.compile(r'\{"step": \d+, "time": (\d{1,12}(?:\.\d+)?)[,}]')
 NUMBERS = ("step", "steps", "loss", "rate", "eta_s")
 EXIT_WORDS = {
@@ -79,10 +78,9 @@ def models(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
     The run that changed last is the first, but for those that train still.
     """
-    released = {path.name: path for path in sorted(PRETRAINED.glob("*")) if path.is_dir()}
     found = sorted(find_all(root), key=lambda run: run.active)
     trained = {run.name: run.folder for run in found if archive.steps(run.folder / "checkpoints")}
-    return {**trained, **{name: path for name, path in released.items() if name not in trained}}
+    return {**trained, **{name: path for name, path in releases.models().items() if name not in trained}}
 
 
 def newest(folder: pathlib.Path, *, verified: bool = False) -> Saved | None:

@@ -38,6 +38,14 @@ def arrays(path: Path, key: Any, decode: Callable[[], dict[str, np.ndarray]]) ->
         return found
 
 
+def holds(path: Path, key: Any) -> bool:
+    """Say whether `arrays` would decode nothing; looks at the note alone, not at the arrays."""
+    try:
+        return _beside(path, ".npz").exists() and json.loads(_beside(path, ".json").read_bytes())["key"] == key
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file at `path`; wait, saying so, while another process holds it. A dead holder frees it."""

@@ -6,7 +6,6 @@ do not show would be learnt by heart from the rest of a picture: dropout, and on
 """
 
 import functools
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Float32, Int, Int8, UInt8
 from tqdm import tqdm
 
+from ddpm_jax import archive, releases
 from ddpm_jax.datasets import cache
 from ddpm_jax.datasets.spec import Dataset
 from ddpm_jax.evaluation import exact
@@ -88,27 +88,19 @@ class Net(nn.Module):
 
 
 def load(dataset: Dataset, root: str, *, seed: int = 0) -> Classifier:
-    """Return the classifier that `fit` trains (and what it raises); it is kept in the array cache under `root`."""
+    """Return the classifier that `fit` trains (and what it raises): the released one, or one kept in `root`'s cache."""
 
-    def decode() -> dict[str, np.ndarray]:
-        layers = fit(dataset, seed=seed).items()
-        return {f"{layer}/{name}": array for layer, part in layers for name, array in part.items()}
-
-    params: Params = {}
-    for place, array in cache.arrays(*_place(dataset, root, seed), decode).items():
-        layer, name = place.split("/")
-        params.setdefault(layer, {})[name] = array
-    return of(dataset, params)
+    about = key(dataset, seed)
+    if released := releases.classifier(dataset.spec.name, about):
+        return of(dataset, archive.load_arrays(released, "ema"))
+    kept = cache.arrays(_place(about, root), about, lambda: archive.by_name(fit(dataset, seed=seed)))
+    return of(dataset, archive.nest(kept))
 
 
 def is_cached(dataset: Dataset, root: str, *, seed: int = 0) -> bool:
-    """Say whether `load` would find a trained classifier; looks at its note alone, not at the arrays."""
-    path, key = _place(dataset, root, seed)
-    try:
-        note = json.loads(path.with_name(f"{path.name}.json").read_bytes())
-        return path.with_name(f"{path.name}.npz").exists() and note["key"] == key
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    """Say whether `load` would find a trained classifier; its arrays are not read."""
+    about = key(dataset, seed)
+    return bool(releases.classifier(dataset.spec.name, about)) or cache.holds(_place(about, root), about)
 
 
 def fit(dataset: Dataset, *, seed: int = 0, settings: Settings | None = None) -> Params:
@@ -176,9 +168,13 @@ def loss(logits: Float[Array, "n words"], labels: Int[Array, "n words"], classif
     return total
 
 
-def _place(dataset: Dataset, root: str, seed: int) -> tuple[Path, dict[str, Any]]:
-    key = {"version": VERSION, "fingerprint": dataset.fingerprint, "seed": seed, "settings": Settings()._asdict()}
-    return Path(root, "cache", f"classifier-{dataset.fingerprint[:16]}-{seed}"), key
+def key(dataset: Dataset, seed: int = 0) -> dict[str, Any]:
+    """Return what the parameters that `fit` gives depend on: a kept classifier is used for the same alone."""
+    return {"version": VERSION, "fingerprint": dataset.fingerprint, "seed": seed, "settings": Settings()._asdict()}
+
+
+def _place(about: dict[str, Any], root: str) -> Path:
+    return Path(root, "cache", f"classifier-{about['fingerprint'][:16]}-{about['seed']}")
 
 
 def _net(classifier: Classifier) -> Net:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+QUICK = 10.0  # how many times as fast as the net the parameters learn that say what a word paints
+
 
 def space_to_depth(x: Float[Array, "h w c"], factor: int) -> Float[Array, "p q d"]:
     """Move each factor x factor patch into channels: [h, w, c] -> [h/factor, w/factor, factor^2 c]."""
@@ -116,20 +118,29 @@ class SelfAttention(nn.Module):
         return x + out.reshape(h, w, c)
 
 
-class Product(nn.Module):
-    """A matrix product over the channels, without a bias, that starts at zero: `nn.Dense` but for its gradient.
+class Classifier(nn.Module):
+    """A linear classifier of pixels that starts at zero, and adds what words paint to what the net says.
 
-    Under `vmap` each example's gradient of the kernel is made before they are summed: for small kernels, and for
-    reverse-mode differentiation only.
+    The logits of a pixel are features @ kernel, and with words also painted @ map_colours + the sum of present words'
+    word_colours: a sum, so that words seen apart are as well known together. Otherwise `nn.Dense` without a bias, but
+    for its gradient: under `vmap` each example's gradient of the kernel is made before they are summed, which pays for
+    small kernels. For reverse-mode differentiation only.
     """
 
     channels: int
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Return [h, w, channels] for x [h, w, c]."""
+    def __call__(self, x: Array, painted: Array | None = None, present: Array | None = None) -> Array:
+        """Return [h, w, channels] for x [h, w, c], `painted` [h, w, d] by words, which are `present` or not [words]."""
         kernel = self.param("kernel", nn.initializers.zeros, (x.shape[-1], self.channels))
+        if painted is not None and present is not None:
+            init = nn.initializers.normal(0.2 / QUICK)
+            of_maps = QUICK * self.param("map_colours", init, (painted.shape[-1], self.channels))
+            of_words = QUICK * self.param("word_colours", nn.initializers.zeros, (present.shape[0], self.channels))
+            # The words' own colours as one more row of the product: a pass less over the largest array of the net.
+            x = jnp.concatenate([x, painted, jnp.ones_like(x[..., :1])], axis=-1)
+            kernel = jnp.concatenate([kernel, of_maps, (present @ of_words)[None]])
         return _product(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
@@ -168,3 +179,31 @@ class WordMaps(nn.Module):
         absent = self.param("absent", nn.initializers.zeros, shape)
         maps = jnp.tensordot((label > 0).astype(self.dtype), present.astype(self.dtype), 1)
         return maps + jnp.tensordot((label < 0).astype(self.dtype), absent.astype(self.dtype), 1)
+
+
+class WordLayers(nn.Module):
+    """What words paint, laid over each other: at every place the present words compete, and mostly one wins.
+
+    Each word has a map [h, w, c] and says how high it lies at each place, [h, w, parts]; a part is so many channels one
+    after another, a pixel of the stem's patch. A softmax over the present words is the share of each that is seen, so
+    what hides what is known of words that were never seen together. There are `sets` of all that, among which the
+    present words choose by a softmax of their summed scores: a hat lies elsewhere on a head of another kind.
+    """
+
+    shape: tuple[int, int, int]
+    sets: int
+    parts: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, present: Float[Array, "words"]) -> Array:
+        """Return [h, w, c] for the words that are present (1) or not (0); zeros where none is."""
+        (h, w, c), words = self.shape, (present.shape[0], self.sets)
+        init = nn.initializers.normal
+        maps = QUICK * self.param("maps", init(0.3 / QUICK), (*words, h, w, self.parts, c // self.parts))
+        height = QUICK * self.param("height", nn.initializers.zeros, (*words, h, w, self.parts))
+        scores = QUICK * self.param("scores", init(1.0 / QUICK), words)
+        chosen = jax.nn.softmax(jnp.dot(present, scores))  # [sets]
+        there = present.reshape(-1, 1, 1, 1, 1)
+        seen = jax.nn.softmax(jnp.where(there > 0, height, -1e9), axis=0) * there * chosen.reshape(1, -1, 1, 1, 1)
+        return jnp.einsum("wshvp,wshvpc->hvpc", seen.astype(self.dtype), maps.astype(self.dtype)).reshape(h, w, c)

@@ -1,0 +1,57 @@
+"""What the package brings along: averaged parameters of models, and classifiers, as checkpoints like any other.
+
+`pretrained/<name>` is one checkpoint directory with a card beside it; `pretrained/classifier_<data set>` likewise.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path, PurePath
+from typing import Any
+
+from ddpm_jax import archive
+
+FOLDER = Path(__file__).parent / "pretrained"
+CLASSIFIER = "classifier_"
+_OWN = ("checksums", "sha256", "format_version")  # what a description says of its own arrays
+
+
+def models() -> dict[str, Path]:
+    """Return name -> checkpoint of the released models."""
+    return {path.name: path for path in sorted(FOLDER.glob("[!_.]*")) if path.is_dir() and not _judges(path)}
+
+
+def classifier(name: str, key: dict[str, Any]) -> Path | None:
+    """Return the checkpoint of the released classifier of a data set, None if there is none of this key."""
+    path = FOLDER / f"{CLASSIFIER}{name}"
+    return path if path.is_dir() and archive.read_meta(path)["key"] == key else None
+
+
+def write_model(source: archive.PathLike, folder: Path) -> None:
+    """Write the averaged parameters of a checkpoint, and its description without this machine's paths, to `folder`."""
+    meta = archive.read_meta(source)
+    config = meta["config"]
+    config["data"]["root"], config["init_from"] = "data", PurePath(config["init_from"]).name
+    kept = {key: value for key, value in meta.items() if key not in _OWN}
+    write(archive.load_arrays(source, "ema"), {**kept, "released_from": meta["sha256"]}, folder, meta["step"])
+
+
+def write(arrays: dict[str, Any], meta: dict[str, Any], folder: Path, step: int = 0) -> None:
+    """Write arrays as the part `ema` of a checkpoint, read back and compared; what `folder` held of one before goes."""
+    from ddpm_jax import checkpoint
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        saver = checkpoint.Checkpointer(scratch)
+        saver.save(step, {"ema": arrays}, meta)
+        saver.close()
+        made = Path(scratch, str(step))
+        for file in made.rglob("commit_success.txt"):  # Orbax's note of where it was written
+            file.unlink()
+        archive.verify(made)
+        for part in made.iterdir():
+            shutil.rmtree(folder / part.name, ignore_errors=True)
+            shutil.move(part, folder / part.name)
+
+
+def _judges(path: Path) -> bool:
+    return path.name.startswith(CLASSIFIER)
