@@ -20,14 +20,11 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.data.name = "punks"
     config.data.holdout = "iid"
-    config.masks.subset = 0.2
-    config.masks.balance = 0.3
     config.net.attention = (6,)
-    config.net.word_maps = 64
-    config.net.word_layers = 2
     config.loss.target = "palette"
-    config.train.steps = 5_500
-    config.log.exact_every = 500
+    config.train.steps = 24_000
+    config.log.eval_every = config.checkpoint.every = 1_000
+    config.log.exact_every = config.log.sample_every = 2_000
     config.sampling.sampler, config.sampling.steps, config.sampling.times = "ddpm", 20, "log_snr"
     config.checkpoint.best_metric = "-eval/exact"
     return config

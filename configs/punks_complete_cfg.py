@@ -19,6 +19,11 @@ def get_config() -> ConfigDict:
     config.data.holdout = "pairs"
     config.masks.none = 0.0
     config.masks.subset = 0.0
-    config.train.steps = 700
-    config.log.eval_every = config.log.exact_every = config.log.sample_every = 350
+    config.masks.balance = 0.3
+    config.net.word_maps = 64
+    config.net.word_layers = 2
+    config.train.steps = 1_200
+    config.log.eval_every = config.log.exact_every = 600
+    config.log.sample_every = 1_200
+    config.checkpoint.every = 500
     return config

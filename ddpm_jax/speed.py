@@ -22,7 +22,7 @@ from ddpm_jax.datasets.spec import Dataset, Spec, dataset
 PICTURES, COLOURS = 9_000, 222  # as many as punks_cfg trains on, and of its palette
 STEPS, GUIDANCE = 10, 1.5  # of sampling
 NETS: dict[str, dict[str, Any]] = {  # what differs from punks_cfg
-    "punks": {"net.word_maps": 48, "net.word_layers": 0},  # the peer knows no layers: word maps to the stem alone
+    "punks": {},
     "plain": {
         "net.channels": 32,
         "net.multipliers": (1, 2, 2),

@@ -15,7 +15,7 @@ from PIL import Image
 from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 from streamlit.testing.v1 import AppTest
 
-from ddpm_jax import archive, build, images, recipes, runtime, train
+from ddpm_jax import archive, build, images, recipes, releases, runtime, train
 from ddpm_jax.configs import mnist_classes_cfg
 from ddpm_jax.dashboard import digits, figures, serve, ui, worker
 from ddpm_jax.dashboard.sampler import Failed
@@ -99,6 +99,7 @@ def shown(page):
 
 
 def test_without_a_model_it_says_what_can_be_done(monkeypatch, tmp_path, sampler):
+    monkeypatch.setattr(releases, "FOLDER", tmp_path / "none")
     page = opened(monkeypatch, tmp_path, tmp_path)
     assert "mnist_classes_cfg" in page.info[0].value and not sampler.asked
 

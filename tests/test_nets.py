@@ -252,31 +252,19 @@ def test_a_net_takes_every_shape_unless_it_says_which():
     nets.Net().check_shape((7, 5, 3))
 
 
-def layers(maps, height, scores):
-    """What three words paint on one pixel: maps and height [words, sets], scores [words, sets]."""
-    module = blocks.WordLayers((1, 1, 2), np.shape(maps)[1], 1, jnp.dtype("float32"))
-    params = {
-        "maps": np.repeat(np.reshape(maps, (*np.shape(maps), 1, 1, 1, 1)), 2, axis=-1),
-        "scores": np.array(scores),
-    }
-    params["height"] = np.reshape(height, (*np.shape(maps), 1, 1, 1))
-    params = jax.tree.map(lambda p: np.float32(p) / blocks.QUICK, params)
-    return lambda *present: module.apply({"params": params}, jnp.array(present, jnp.float32)).ravel()[0]
+def test_words_paint_the_sum_of_their_maps_and_choose_the_set():
+    layers = blocks.WordLayers((1, 1, 2), 2, jnp.dtype("float32"))
+    maps = np.zeros((3, 2, 1, 1, 2), np.float32)
+    maps[0, 0], maps[1, 0], maps[1, 1] = 1.0, 10.0, 100.0
+    scores = np.array([[0.0, 0.0], [0.0, 0.0], [-50.0, 50.0]], np.float32)  # the third word wants the second set
+    params = {"maps": maps / blocks.QUICK, "scores": scores / blocks.QUICK}
 
+    def painted(*present):
+        return layers.apply({"params": params}, jnp.array(present, jnp.float32)).ravel()[0]
 
-def test_of_the_words_that_are_present_the_one_on_top_is_seen():
-    painted = layers(maps=[[1.0], [10.0], [100.0]], height=[[0.0], [50.0], [100.0]], scores=[[0.0]] * 3)
     assert painted(0, 0, 0) == 0
-    seen = {present: float(painted(*present)) for present in [(1, 0, 0), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)]}
-    assert list(seen.values()) == pytest.approx([1, 10, 100, 100, 100])
-    level = layers(maps=[[1.0], [10.0], [100.0]], height=[[0.0]] * 3, scores=[[0.0]] * 3)
-    assert level(1, 1, 0) == pytest.approx(5.5)
-
-
-def test_present_words_choose_the_set_of_maps():
-    painted = layers(maps=[[1.0, 3.0]] * 3, height=[[0.0, 0.0]] * 3, scores=[[0.0, 0.0], [0.0, 0.0], [-50.0, 50.0]])
-    assert painted(1, 1, 0) == pytest.approx(2)  # equal scores: half of each
-    assert painted(1, 0, 1) == pytest.approx(3)
+    assert painted(1, 1, 0) == pytest.approx((11 + 100) / 2)  # equal scores: half of each set
+    assert painted(1, 1, 1) == pytest.approx(100)
 
 
 def test_what_words_paint_adds_up_in_the_logits():
@@ -292,15 +280,17 @@ def test_what_words_paint_adds_up_in_the_logits():
     both = logits(x, 2 * painted, one + other)
     parts = logits(x, painted, one) + logits(0 * x, painted, other)
     np.testing.assert_allclose(both, parts, rtol=1e-4, atol=1e-4)
-    expected = x @ params["kernel"] + blocks.QUICK * (painted @ params["map_colours"] + params["word_colours"][3])
+    kernel, of_maps, of_words = (np.asarray(params[name]) for name in ("kernel", "map_colours", "word_colours"))
+    expected = x @ kernel + blocks.QUICK * (np.asarray(painted) @ of_maps + of_words[3])
     np.testing.assert_allclose(logits(x, painted, other), expected, rtol=1e-4, atol=1e-4)
     assert jnp.abs(logits(x, painted, other) - logits(x, painted, nothing)).max() > 0.1
 
 
 def test_with_word_layers_every_part_learns_and_old_nets_have_none():
     net, params = make(jax.random.key(0), word_layers=2, head_channels=6, out_channels=11)
-    x, t, label = (part[0] for part in inputs(jax.random.key(1)))
+    x, t, _ = (part[0] for part in inputs(jax.random.key(1)))
+    label = jnp.array([1, 1, 1, -1, 0], jnp.int8)
     gradient = jax.jit(jax.grad(lambda p: jnp.square(net.apply({"params": p}, x, t, label)).mean()))(params)
     assert min(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradient)) > 0
-    assert {"maps", "height", "scores"} == set(params["word_layers"]) and "word_maps" not in params
+    assert {"maps", "scores"} == set(params["word_layers"]) and "word_maps" not in params
     assert set(make(jax.random.key(0), head_channels=6)[1]["classify"]) == {"kernel"}

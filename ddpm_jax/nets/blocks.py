@@ -182,28 +182,22 @@ class WordMaps(nn.Module):
 
 
 class WordLayers(nn.Module):
-    """What words paint, laid over each other: at every place the present words compete, and mostly one wins.
+    """What each word paints, whatever else is there: the sum of one learned [h, w, c] map per present word.
 
-    Each word has a map [h, w, c] and says how high it lies at each place, [h, w, parts]; a part is so many channels one
-    after another, a pixel of the stem's patch. A softmax over the present words is the share of each that is seen, so
-    what hides what is known of words that were never seen together. There are `sets` of all that, among which the
-    present words choose by a softmax of their summed scores: a hat lies elsewhere on a head of another kind.
+    There are `sets` of maps, which the present words choose among by a softmax of their summed scores: a hat lies
+    elsewhere on a head of another kind.
     """
 
     shape: tuple[int, int, int]
     sets: int
-    parts: int
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, present: Float[Array, "words"]) -> Array:
-        """Return [h, w, c] for the words that are present (1) or not (0); zeros where none is."""
-        (h, w, c), words = self.shape, (present.shape[0], self.sets)
-        init = nn.initializers.normal
-        maps = QUICK * self.param("maps", init(0.3 / QUICK), (*words, h, w, self.parts, c // self.parts))
-        height = QUICK * self.param("height", nn.initializers.zeros, (*words, h, w, self.parts))
-        scores = QUICK * self.param("scores", init(1.0 / QUICK), words)
-        chosen = jax.nn.softmax(jnp.dot(present, scores))  # [sets]
-        there = present.reshape(-1, 1, 1, 1, 1)
-        seen = jax.nn.softmax(jnp.where(there > 0, height, -1e9), axis=0) * there * chosen.reshape(1, -1, 1, 1, 1)
-        return jnp.einsum("wshvp,wshvpc->hvpc", seen.astype(self.dtype), maps.astype(self.dtype)).reshape(h, w, c)
+        """Return [h, w, c] for the words that are present (1) or not (0)."""
+        words = present.shape[0]
+        maps = QUICK * self.param("maps", nn.initializers.normal(0.1 / QUICK), (words, self.sets, *self.shape))
+        scores = QUICK * self.param("scores", nn.initializers.normal(1.0 / QUICK), (words, self.sets))
+        chosen = jax.nn.softmax(jnp.dot(present, scores)).astype(self.dtype)  # [sets]
+        each = jnp.tensordot(present.astype(self.dtype), maps.astype(self.dtype), 1)  # [sets, h, w, c]
+        return jnp.tensordot(chosen, each, 1)

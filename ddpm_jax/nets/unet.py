@@ -62,7 +62,7 @@ class UNet(Net):
             return None
         if self.word_layers:
             present = (label > 0).astype(jnp.float32)
-            return blocks.WordLayers(shape, self.word_layers, self.stem**2, self.dtype, name="word_layers")(present)
+            return blocks.WordLayers(shape, self.word_layers, self.dtype, name="word_layers")(present)
         return blocks.WordMaps(shape, self.dtype, name="word_maps")(label)
 
     def _embed(self, t: Array, label: Array) -> Array:
