@@ -287,7 +287,7 @@ def test_what_words_paint_adds_up_in_the_logits():
 
 
 def test_with_word_layers_every_part_learns_and_old_nets_have_none():
-    net, params = make(jax.random.key(0), word_layers=2, head_channels=6, out_channels=11)
+    net, params = make(jax.random.key(0), word_layers=2, head_channels=6, out_channels=11, multipliers=(1,))
     x, t, _ = (part[0] for part in inputs(jax.random.key(1)))
     label = jnp.array([1, 1, 1, -1, 0], jnp.int8)
     gradient = jax.jit(jax.grad(lambda p: jnp.square(net.apply({"params": p}, x, t, label)).mean()))(params)

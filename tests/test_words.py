@@ -52,7 +52,8 @@ def test_what_a_beard_hides_is_neither_lacking_nor_too_much(shown, read, asked, 
 
 def test_padding_is_cropped_and_must_be_background():
     faces = datasets.load("avatars", holdout="iid")
-    wide = np.pad(faces.pixels(np.arange(3)), ((0, 0), (4, 4), (4, 4), (0, 0)))
+    own = faces.pixels(np.arange(3))
+    wide = np.pad(own, ((0, 0), (4, 4), (4, 4), (0, 0)))
     border = np.ones((24, 24), bool)
     border[4:20, 4:20] = False
     wide[:, border] = faces.spec.background
@@ -62,6 +63,7 @@ def test_padding_is_cropped_and_must_be_background():
             return faces.labels[: len(pictures)]
 
     who = Knowing(faces, None, lambda labels: faces.pixels(np.arange(len(labels))), 4)
+    assert (who.cropped(wide) == own).all() and who.cropped(own) is own  # real pictures are judged beside padded ones
     assert who.verify(wide).legal.tolist() == [True] * 3
     wide[1, 0, 5] ^= 255
     wide[2, 10, 10] ^= 255

@@ -39,7 +39,9 @@ class Judge(NamedTuple):
         return classifier.features(self.classifier, self.cropped(pictures))
 
     def cropped(self, pictures: np.ndarray) -> np.ndarray:
-        """Return the pictures without their padding."""
+        """Return the pictures without their padding; the judge's own have none."""
+        if pictures.shape[1:] == self.data.spec.shape:
+            return pictures
         rows, columns = (slice(self.margin, size - self.margin) for size in pictures.shape[1:3])
         return pictures[:, rows, columns]
 
