@@ -5,7 +5,9 @@ Run it (a split is one of iid, pairs, skin, length, zombie, few500, few1000, few
     python -m ddpm_jax.main --config=configs/punks_complete_cfg.py --config.data.holdout=skin --workdir=workdir/skin
     python scripts/evaluate.py --checkpoint=workdir/skin --metrics=exact --out=skin.json
 
-RESULTS
+Under four minutes on 2 CPU cores (345 images/s). Exact, in % of all and of the solvable: skin 80.2 and 95.6, pairs 95.1
+and 95.3, length 91.0 and 91.5, zombie 87.2 and 89.1, few500 54.2 and 56.2, few1000 85.3 and 86.9, few2000 95.3 and 95.7
+(EMA, one evaluation: a complete label leaves nothing to sample). What was tried: docs/study.md.
 """
 
 from ml_collections import ConfigDict
@@ -25,5 +27,6 @@ def get_config() -> ConfigDict:
     config.train.steps = 1_200
     config.log.eval_every = config.log.exact_every = 600
     config.log.sample_every = 1_200
-    config.checkpoint.every = 500
+    config.checkpoint.every = 600
+    config.sampling.sampler, config.sampling.steps, config.sampling.times = "ddim", 1, "linear"
     return config
