@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from streamlit.testing.v1 import AppTest
 
-from ddpm_jax import animation, archive, images
+from ddpm_jax import animation, archive, images, releases
 from ddpm_jax.dashboard import avatars, controls, jobs, sampler, serve, studio, ui
 from ddpm_jax.datasets import avatars as faces
 
@@ -200,6 +200,7 @@ def test_without_a_model_the_page_trains_one(
 ) -> None:
     monkeypatch.setenv(serve.ROOT, str(tmp_path))
     monkeypatch.setattr(jobs, "see_to_queue", lambda root: None)
+    monkeypatch.setattr(releases, "FOLDER", tmp_path / "none")
     page = AppTest.from_function(_page).run()
     assert not page.exception and "no trained model" in texts(page)
     page.button[0].click().run()

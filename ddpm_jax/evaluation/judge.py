@@ -40,7 +40,7 @@ class Judge(NamedTuple):
 
     def cropped(self, pictures: np.ndarray) -> np.ndarray:
         """Return the pictures without their padding; the judge's own have none."""
-        if pictures.shape[1:] == self.data.spec.shape:
+        if not self.margin or pictures.shape[1:] == self.data.spec.shape:
             return pictures
         rows, columns = (slice(self.margin, size - self.margin) for size in pictures.shape[1:3])
         return pictures[:, rows, columns]
