@@ -82,7 +82,7 @@ def test_a_hostile_query_is_shown_as_text_or_ignored(open_page, name, probe):
     assert page.evaluate("window.hacked") is None
 
 
-def test_without_a_model_the_pages_say_what_can_be_done(serve, page, tmp_path):
+def test_without_a_run_the_pages_work_with_the_models_that_come_along(serve, page, tmp_path):
     (tmp_path / "w").mkdir()
     empty = serve(tmp_path / "w", tmp_path / "d")
     for name in PAGES:
@@ -90,7 +90,6 @@ def test_without_a_model_the_pages_say_what_can_be_done(serve, page, tmp_path):
         settled(page)
         assert page.locator('[data-testid="stException"]').count() == 0
     page.goto(f"{empty.url}/digits")
-    page.get_by_text("mnist_classes_cfg").wait_for()
 
 
 def pictures(page):
@@ -171,4 +170,4 @@ def test_a_damaged_checkpoint_is_passed_over_in_words(serve, page, places, tmp_p
             (step / "meta" / "metadata").write_text(json.dumps({"sha256": "0"}))
     page.goto(f"{serve(workdir, data).url}/digits")
     settled(page)
-    page.get_by_text("No model of digits has a checkpoint yet").wait_for()
+    assert page.locator('[data-testid="stException"]').count() == 0
