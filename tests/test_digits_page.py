@@ -174,6 +174,18 @@ def test_a_page_that_waits_for_a_reading_is_ended_by_what_the_user_does_next(mon
     assert [one.value for one in page.markdown] == ["another run"] and not Slow.waited_for
 
 
+def test_what_comes_along_is_offered_with_words_first_and_by_its_averages_alone(monkeypatch, tmp_path):
+    def script():
+        from ddpm_jax.dashboard import ui
+
+        ui.choose_model(names=("mnist",))
+
+    monkeypatch.setenv(serve.ROOT, str(tmp_path))
+    page = AppTest.from_function(script, default_timeout=5).run()
+    assert page.selectbox[0].options == ["mnist_classes", "mnist"]
+    assert page.segmented_control(key="which").options == ["Averaged"]
+
+
 def test_a_damaged_checkpoint_is_named_and_an_older_one_used(monkeypatch, places, sampler, tmp_path):
     folder = shutil.copytree(places / "plain" / "run", tmp_path / "run") / "checkpoints"
     new, old = archive.steps(folder)[:2]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import streamlit as st
 
-from ddpm_jax import images
+from ddpm_jax import images, releases
 from ddpm_jax.dashboard import runs, serve
 from ddpm_jax.dashboard.sampler import Failed, Sampler
 from ddpm_jax.datasets.spec import Spec
@@ -78,15 +78,21 @@ def choose_model(*, names: tuple[str, ...] = (), words: bool = False) -> Model |
     if not fitting:
         return None
     left, right = st.columns([3, 2], vertical_alignment="bottom")
-    options, titles, state = list(fitting), {"ema": "Averaged", "raw": "Raw"}, st.session_state
-    key = "model" if words else f"model of {names[0]}"
+    along, key, state = releases.models(), "model" if words else f"model of {names[0]}", st.session_state
+    released = [name for name, saved in fitting.items() if saved.path == along.get(name)]
+    wordless = [name for name in released if not _labels(fitting[name])]
+    options = [*(name for name in fitting if name not in wordless), *wordless]
     if state.get(key) not in options:
         state[key] = options[0]
+    name = left.selectbox("Model", options, key=key, help="Runs that have a checkpoint, and models that come along")
+    name = name if name in fitting else options[0]
+    titles = {"ema": "Averaged", "raw": "Raw"}
+    if name in released:  # of which the averaged weights alone come along
+        titles.pop("raw")
     if state.get("which") not in titles:
         state["which"] = "ema"
-    name = left.selectbox("Model", options, key=key, help="Runs that have a checkpoint")
     which = right.segmented_control("Weights", list(titles), key="which", required=True, format_func=titles.__getitem__)
-    saved = fitting[name if name in fitting else options[0]]
+    saved = fitting[name]
     assert saved.meta
     return Model(name, str(saved.path), saved.meta, Spec.from_json(saved.meta["spec"]), which or "ema")
 
@@ -109,6 +115,10 @@ def png(picture: np.ndarray, scale: int = 1) -> bytes:
     file = io.BytesIO()
     images.to_pil(images.enlarge(picture, scale)).save(file, "PNG")
     return file.getvalue()
+
+
+def _labels(saved: runs.Saved) -> list[Any]:
+    return saved.meta["spec"]["labels"] if saved.meta else []
 
 
 def _fits(meta: dict[str, Any], names: tuple[str, ...], words: bool) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import time
 import urllib.parse
 
@@ -90,6 +91,13 @@ def test_without_a_run_the_pages_work_with_the_models_that_come_along(serve, pag
         settled(page)
         assert page.locator('[data-testid="stException"]').count() == 0
     page.goto(f"{empty.url}/digits")
+    assert chosen_model(page) == "mnist_classes"
+    page.get_by_alt_text("Variation 1 of 3").wait_for(timeout=60_000)
+
+
+def chosen_model(page):
+    """The model that the page shows as chosen."""
+    return page.get_by_role("combobox", name=re.compile("Model")).input_value()
 
 
 def pictures(page):
@@ -170,4 +178,5 @@ def test_a_damaged_checkpoint_is_passed_over_in_words(serve, page, places, tmp_p
             (step / "meta" / "metadata").write_text(json.dumps({"sha256": "0"}))
     page.goto(f"{serve(workdir, data).url}/digits")
     settled(page)
-    assert page.locator('[data-testid="stException"]').count() == 0
+    assert chosen_model(page) == "mnist_classes"  # what comes along stands in for the run
+    page.get_by_alt_text("Variation 1 of 3").wait_for(timeout=60_000)
