@@ -36,9 +36,7 @@ def get_config() -> ConfigDict:
     config.net.attention_head = 32  # channels per attention head
     config.net.stem = 2  # space-to-depth factor at the entrance; 1 = none
     config.net.word_maps = 48  # channels of the learned map that each word adds to the input; 0 = none
-    config.net.word_layers = (
-        0  # sets of word maps, which then reach the colour classifier too; 0 = one, to the input only
-    )
+    config.net.word_layers = 0  # sets of word maps that reach the colour classifier too; 0 = the input alone has one
     config.net.head_channels = 32  # features per pixel that the colour classifier reads; 0 = a plain convolution
     config.net.groups = 8  # of the normalisation
     config.net.dropout = 0.0

@@ -130,12 +130,8 @@ def classifier_report(name: str, root: str = "data") -> dict[str, Any]:
 
 def release_classifier(name: str, root: str = "data") -> Path:
     """Put our classifier of a data set into the package, trained first where there is none; returns its folder."""
-    data, folder = (
-        datasets.load(name, holdout=judge.SPLITS[name], root=root),
-        releases.FOLDER / f"{releases.CLASSIFIER}{name}",
-    )
-    key = classifier.key(data)
-    releases.write(classifier.load(data, root).params, {"key": key}, folder)
+    data, folder = datasets.load(name, holdout=judge.SPLITS[name], root=root), releases.classifier_folder(name)
+    releases.write(classifier.load(data, root).params, {"key": classifier.key(data)}, folder)
     return folder
 
 

@@ -12,18 +12,25 @@ from ddpm_jax import archive
 
 FOLDER = Path(__file__).parent / "pretrained"
 CLASSIFIER = "classifier_"
+PARTS = ("state", "meta")  # of a checkpoint; what else Orbax writes, nobody reads
 _OWN = ("checksums", "sha256", "format_version")  # what a description says of its own arrays
 
 
 def models() -> dict[str, Path]:
     """Return name -> checkpoint of the released models."""
-    return {path.name: path for path in sorted(FOLDER.glob("[!_.]*")) if path.is_dir() and not _judges(path)}
+    folders = [path for path in sorted(FOLDER.glob("[!_.]*")) if path.is_dir()]
+    return {path.name: path for path in folders if not path.name.startswith(CLASSIFIER)}
 
 
 def classifier(name: str, key: dict[str, Any]) -> Path | None:
     """Return the checkpoint of the released classifier of a data set, None if there is none of this key."""
-    path = FOLDER / f"{CLASSIFIER}{name}"
+    path = classifier_folder(name)
     return path if path.is_dir() and archive.read_meta(path)["key"] == key else None
+
+
+def classifier_folder(name: str) -> Path:
+    """Return where the released classifier of a data set lies, or is to lie."""
+    return FOLDER / f"{CLASSIFIER}{name}"
 
 
 def write_model(source: archive.PathLike, folder: Path) -> None:
@@ -48,10 +55,6 @@ def write(arrays: dict[str, Any], meta: dict[str, Any], folder: Path, step: int 
         for file in made.rglob("commit_success.txt"):  # Orbax's note of where it was written
             file.unlink()
         archive.verify(made)
-        for part in made.iterdir():
-            shutil.rmtree(folder / part.name, ignore_errors=True)
-            shutil.move(part, folder / part.name)
-
-
-def _judges(path: Path) -> bool:
-    return path.name.startswith(CLASSIFIER)
+        for part in PARTS:
+            shutil.rmtree(folder / part, ignore_errors=True)
+            shutil.move(made / part, folder / part)

@@ -27,9 +27,7 @@ def make(argv: list[str] | None) -> None:
     else:
         folder = releases.FOLDER / args.name
         releases.write_model(checkpoint.resolve(args.checkpoint), folder)
-    size = sum(
-        file.stat().st_size for part in ("state", "meta") for file in (folder / part).rglob("*") if file.is_file()
-    )
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"wrote {folder} ({size / 1e6:.1f} MB)")
 
 

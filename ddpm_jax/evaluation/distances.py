@@ -85,5 +85,5 @@ def _real(bench: Bench) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     else:
         size = min(bench.sizes.distance, len(data.ids) // 2)
         first, second = np.split(rng.permutation(len(data.ids))[: 2 * size], 2)
-    again = trained_judge(bench).cropped(bench.data.pixels(rng.choice(bench.data.train, size)))
+    again = bench.data.pixels(rng.choice(bench.data.train, size))
     return data.pixels(first), data.pixels(second), again

@@ -131,16 +131,16 @@ class Classifier(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Array, painted: Array | None = None, present: Array | None = None) -> Array:
-        """Return [h, w, channels] for x [h, w, c], `painted` [h, w, d] by words, which are `present` or not [words]."""
+    def __call__(self, x: Array, painted: Array | None = None, label: Array | None = None) -> Array:
+        """Return [h, w, channels] for x [h, w, c] and what is `painted` [h, w, d] by the words of a label [words]."""
         kernel = self.param("kernel", nn.initializers.zeros, (x.shape[-1], self.channels))
-        if painted is not None and present is not None:
+        if painted is not None and label is not None:
             init = nn.initializers.normal(0.2 / QUICK)
             of_maps = QUICK * self.param("map_colours", init, (painted.shape[-1], self.channels))
-            of_words = QUICK * self.param("word_colours", nn.initializers.zeros, (present.shape[0], self.channels))
+            of_words = QUICK * self.param("word_colours", nn.initializers.zeros, (label.shape[0], self.channels))
             # The words' own colours as one more row of the product: a pass less over the largest array of the net.
             x = jnp.concatenate([x, painted, jnp.ones_like(x[..., :1])], axis=-1)
-            kernel = jnp.concatenate([kernel, of_maps, (present @ of_words)[None]])
+            kernel = jnp.concatenate([kernel, of_maps, ((label > 0).astype(of_words.dtype) @ of_words)[None]])
         return _product(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
@@ -193,9 +193,9 @@ class WordLayers(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, present: Float[Array, "words"]) -> Array:
-        """Return [h, w, c] for the words that are present (1) or not (0)."""
-        words = present.shape[0]
+    def __call__(self, label: Array) -> Array:
+        """Return [h, w, c] for a label [words]; absent and unspecified words add nothing."""
+        words, present = label.shape[0], (label > 0).astype(jnp.float32)
         maps = QUICK * self.param("maps", nn.initializers.normal(0.1 / QUICK), (words, self.sets, *self.shape))
         scores = QUICK * self.param("scores", nn.initializers.normal(1.0 / QUICK), (words, self.sets))
         chosen = jax.nn.softmax(jnp.dot(present, scores)).astype(self.dtype)  # [sets]

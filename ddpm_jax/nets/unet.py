@@ -61,8 +61,7 @@ class UNet(Net):
         if not (label.shape[0] and self.word_maps):
             return None
         if self.word_layers:
-            present = (label > 0).astype(jnp.float32)
-            return blocks.WordLayers(shape, self.word_layers, self.dtype, name="word_layers")(present)
+            return blocks.WordLayers(shape, self.word_layers, self.dtype, name="word_layers")(label)
         return blocks.WordMaps(shape, self.dtype, name="word_maps")(label)
 
     def _embed(self, t: Array, label: Array) -> Array:
@@ -113,11 +112,9 @@ class UNet(Net):
         x = nn.Conv(self.stem**2 * pixel_channels, (3, 3), kernel_init=init, dtype=self.dtype, name="out")(x)
         x = blocks.depth_to_space(x, self.stem)  # [h, w, pixel_channels]
         if self.head_channels:
-            painted = present = None
-            if self.word_layers and maps is not None:
-                painted, present = blocks.depth_to_space(maps, self.stem), (label > 0).astype(jnp.float32)
+            painted = blocks.depth_to_space(maps, self.stem) if self.word_layers and maps is not None else None
             # Without a bias, one pass less over the largest array of the net: the features have one already.
-            x = blocks.Classifier(self.out_channels, self.dtype, name="classify")(x, painted, present)
+            x = blocks.Classifier(self.out_channels, self.dtype, name="classify")(x, painted, label)
         return x.astype(jnp.float32)
 
     @nn.nowrap
