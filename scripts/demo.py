@@ -15,7 +15,8 @@ import numpy as np
 from ddpm_jax import animation, commands, devices, engine, generator, images, recipes, runtime
 from ddpm_jax.datasets import avatars
 
-PUNKS = "Female+Light,Male+Dark,Zombie,Ape,Alien x Mohawk,Knitted Cap,VR,Hoodie,Bandana+Pipe,Cap+Earring"
+PUNKS = "Female+Light,Male+Dark,Zombie,Ape,Alien x "
+PUNKS += "Knitted Cap,Bandana+Pipe,Hoodie,Cap+Earring,Headband+Cigarette,Cap Forward"
 ROWS = ("Human, Pale", "Human, Dark", "Elf, Tan", "Zombie", "Robot", "Cat")
 COLUMNS = ("", "Mohawk", "Curls, Glasses", "Cap", "Wizard Hat, Beard", "Beanie, Pipe")
 COLUMNS += ("Crown, Long Hair", "Shades, Earring")
