@@ -36,8 +36,9 @@ def get_config() -> ConfigDict:
     config.net.attention_head = 32  # channels per attention head
     config.net.stem = 2  # space-to-depth factor at the entrance; 1 = none
     config.net.word_maps = 48  # channels of the learned map that each word adds to the input; 0 = none
-    config.net.word_layers = 0  # sets of word maps that reach the colour classifier too; 0 = the input alone has one
     config.net.head_channels = 32  # features per pixel that the colour classifier reads; 0 = a plain convolution
+    config.net.word_layers = 0  # features per pixel that complete labels paint, for the colour classifier; 0 = none
+    config.net.word_sets = ""  # words, with commas, each of which has all words paint other layers, as Female does
     config.net.groups = 8  # of the normalisation
     config.net.dropout = 0.0
     config.net.dtype = "float32"  # of activations: float32 or bfloat16 (accelerators)
@@ -59,6 +60,7 @@ def get_config() -> ConfigDict:
     config.optimizer.clip_norm = 1.0  # of the gradient, global
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.99
+    config.optimizer.layer_rate = 60.0  # how many times as fast net.word_layers learn
     config.optimizer.ema = 0.999  # of the parameters; the decay rises to it as (1 + n) / (10 + n)
 
     config.train = ConfigDict()

@@ -38,13 +38,17 @@ def verify(path: PathLike) -> None:
 
 
 def load_arrays(path: PathLike, part: str = "ema") -> dict[str, Any]:
-    """Return one part of the state (`ema`, `params`) as a nested dict of verified NumPy arrays; others are not read."""
+    """Return one part of the state (`ema`, `params`) as a nested dict of verified NumPy arrays; others are not read.
+
+    float16, which releases are kept in, comes back as float32.
+    """
     meta = read_meta(path)
     names = [name for name in meta["checksums"] if name.startswith(f"{part}/")]
     if not names:
         parts = sorted({name.partition("/")[0] for name in meta["checksums"]})
         raise runtime.BadInput(f"{path} has no part {part!r}; it has {', '.join(parts)}")
-    return nest(read_arrays(path, meta, names))[part]
+    arrays = read_arrays(path, meta, names)
+    return nest({name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()})[part]
 
 
 def resolve(path: PathLike) -> pathlib.Path:

@@ -48,8 +48,12 @@ def make_model(config: Mapping[str, Any], spec: Spec) -> model.Model:
     return model.Model(spec, net, schedule, target, losses.WEIGHTINGS[config["loss"]["weighting"]])
 
 
-def make_net(*, name: str, spec: Spec, target: losses.Target, dtype: str, **fields: Any) -> nets.Net:
-    """Return the network. Raises ValueError if it does not take images of this shape."""
+def make_net(
+    *, name: str, spec: Spec, target: losses.Target, dtype: str, word_sets: str = "", **fields: Any
+) -> nets.Net:
+    """Return the network. Raises ValueError if it does not take images of this shape, or for an unknown word."""
+    if spec.labels.size:
+        fields["word_sets"] = [spec.labels.index(word.strip()) for word in word_sets.split(",") if word.strip()]
     fields = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in fields.items()}
     net = nets.NETS[name](out_channels=target.channels(spec.shape[2]), dtype=jnp.dtype(dtype), **fields)
     net.check_shape(spec.shape)

@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
+
 from ddpm_jax import archive
 
 FOLDER = Path(__file__).parent / "pretrained"
@@ -34,12 +36,15 @@ def classifier_folder(name: str) -> Path:
 
 
 def write_model(source: archive.PathLike, folder: Path) -> None:
-    """Write the averaged parameters of a checkpoint, and its description without this machine's paths, to `folder`."""
+    """Write the averaged parameters of a checkpoint, in float16, and its description without this machine's paths."""
+    import jax
+
     meta = archive.read_meta(source)
     config = meta["config"]
     config["data"]["root"], config["init_from"] = "data", PurePath(config["init_from"]).name
     kept = {key: value for key, value in meta.items() if key not in _OWN}
-    write(archive.load_arrays(source, "ema"), {**kept, "released_from": meta["sha256"]}, folder, meta["step"])
+    halves = jax.tree.map(lambda a: a.astype(np.float16), archive.load_arrays(source, "ema"))
+    write(halves, {**kept, "released_from": meta["sha256"]}, folder, meta["step"])
 
 
 def write(arrays: dict[str, Any], meta: dict[str, Any], folder: Path, step: int = 0) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 
 # Arrays whose first axis is words, or so many states of all words one after another (see nets/blocks.py, nets/unet.py).
 BY_WORD = {"word_maps/present": 1, "word_maps/absent": 1, "label_in/kernel": 2}
-BY_WORD |= {"word_layers/maps": 1, "word_layers/scores": 1, "classify/word_colours": 1}
+BY_WORD |= {f"word_layers/{name}": 1 for name in ("maps", "heights", "order", "word_colours")}
 
 
 class TrainState(NamedTuple):

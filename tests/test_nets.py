@@ -252,45 +252,57 @@ def test_a_net_takes_every_shape_unless_it_says_which():
     nets.Net().check_shape((7, 5, 3))
 
 
-def test_words_paint_the_sum_of_their_maps_and_choose_the_set():
-    layers = blocks.WordLayers((1, 1, 2), 2, jnp.dtype("float32"))
-    maps = np.zeros((3, 2, 1, 1, 2), np.float32)
-    maps[0, 0], maps[1, 0], maps[1, 1] = 1.0, 10.0, 100.0
-    scores = np.array([[0.0, 0.0], [0.0, 0.0], [-50.0, 50.0]], np.float32)  # the third word wants the second set
-    params = {"maps": maps / blocks.QUICK, "scores": scores / blocks.QUICK}
-
-    def painted(*present):
-        return layers.apply({"params": params}, jnp.array(present, jnp.float32)).ravel()[0]
-
-    assert painted(0, 0, 0) == 0
-    assert painted(1, 1, 0) == pytest.approx((11 + 100) / 2)  # equal scores: half of each set
-    assert painted(1, 1, 1) == pytest.approx(100)
+def paint(label, *, sets=(), **params):
+    """Features [2 d + 1] of the one pixel that a label paints, d = 1, and the rows that read them."""
+    layers = blocks.WordLayers((1, 1, 1), 4, sets, jnp.dtype("float32"))
+    words = len(label)
+    start = layers.init(jax.random.key(0), jnp.zeros(words, jnp.int8))["params"]
+    given = {name: jnp.asarray(value, jnp.float32).reshape(start[name].shape) for name, value in params.items()}
+    features, rows = layers.apply({"params": {**start, **given}}, jnp.array(label, jnp.int8))
+    return np.asarray(features).ravel(), np.asarray(rows)
 
 
-def test_what_words_paint_adds_up_in_the_logits():
-    classify = blocks.Classifier(7, jnp.dtype("float32"))
-    x, painted = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
-    params = classify.init(jax.random.key(1), x, painted, jnp.zeros(5))["params"]
-    params = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
-
-    def logits(x, painted, present):
-        return classify.apply({"params": params}, x, painted, jnp.asarray(present, jnp.float32))
-
-    one, other, nothing = np.eye(5)[0], np.eye(5)[3], np.zeros(5)
-    both = logits(x, 2 * painted, one + other)
-    parts = logits(x, painted, one) + logits(0 * x, painted, other)
-    np.testing.assert_allclose(both, parts, rtol=1e-4, atol=1e-4)
-    kernel, of_maps, of_words = (np.asarray(params[name]) for name in ("kernel", "map_colours", "word_colours"))
-    expected = x @ kernel + blocks.QUICK * (np.asarray(painted) @ of_maps + of_words[3])
-    np.testing.assert_allclose(logits(x, painted, other), expected, rtol=1e-4, atol=1e-4)
-    assert jnp.abs(logits(x, painted, other) - logits(x, painted, nothing)).max() > 0.1
+def test_words_paint_the_sum_of_their_maps_and_the_topmost():
+    maps = {"maps": [1, 10, 100]}
+    assert paint([1, 1, -1], **maps)[0] == pytest.approx([11, 11 / 3, 1])  # equal heights, and nothing's: a third each
+    assert paint([1, 1, -1], **maps, heights=[0, 20, 40])[0] == pytest.approx([11, 10, 1])  # the third is not there
+    assert paint([1, 1, -1], **maps, heights=[0, 20, 40], order=[29, 0, 0])[0] == pytest.approx([11, 1, 1], rel=1e-2)
+    assert paint([1, -1, -1], **maps, heights=[-20, 0, 0])[0] == pytest.approx([1, 0, 1], abs=1e-6)
+    assert paint([1, 1, -1], **maps, heights=[0, 1e4, 1e5])[0] == pytest.approx([11, 10, 1])  # no overflow
 
 
-def test_with_word_layers_every_part_learns_and_old_nets_have_none():
-    net, params = make(jax.random.key(0), word_layers=2, head_channels=6, out_channels=11, multipliers=(1,))
+def test_a_word_of_the_sets_changes_what_the_others_paint():
+    maps = {"maps": [[1, 2], [10, 20], [100, 200]], "sets": (2,)}  # of each word in the first and the second set
+    assert paint([1, 1, -1], **maps)[0][0] == pytest.approx(11)
+    assert paint([1, -1, 1], **maps)[0][0] == pytest.approx(202)
+
+
+def test_word_colours_are_those_of_the_words_present():
+    colours = np.arange(12.0).reshape(3, 4)
+    rows = paint([1, -1, 1], word_colours=colours)[1]
+    assert rows.shape == (3, 4) and rows[-1] == pytest.approx(colours[0] + colours[2])
+
+
+def test_a_label_that_leaves_a_word_open_paints_nothing():
+    features, rows = paint([1, 0, -1], maps=[1, 10, 100], word_colours=np.ones((3, 4)))
+    assert features == pytest.approx([0, 0, 1]) and not rows[-1].any()
+
+
+def test_with_word_layers_a_complete_label_is_painted_by_its_words_and_others_by_the_u_net():
+    fields = {"word_layers": 2, "word_sets": (0,), "head_channels": 6, "out_channels": 11, "multipliers": (1,)}
+    net, params = make(jax.random.key(0), **fields)
     x, t, _ = (part[0] for part in inputs(jax.random.key(1)))
-    label = jnp.array([1, 1, 1, -1, 0], jnp.int8)
-    gradient = jax.jit(jax.grad(lambda p: jnp.square(net.apply({"params": p}, x, t, label)).mean()))(params)
-    assert min(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradient)) > 0
-    assert {"maps", "scores"} == set(params["word_layers"]) and "word_maps" not in params
-    assert set(make(jax.random.key(0), head_channels=6)[1]["classify"]) == {"kernel"}
+    whole, open_to_more = jnp.array([1, 1, 1, -1, -1], jnp.int8), jnp.array([1, 1, 1, -1, 0], jnp.int8)
+
+    def gradient(label):
+        return jax.jit(jax.grad(lambda p: jnp.square(net.apply({"params": p}, x, t, label)).mean()))(params)
+
+    def silent(label):
+        return {name for name, part in gradient(label).items() if not any(g.any() for g in jax.tree.leaves(part))}
+
+    assert silent(whole) == set(params) - {"word_layers"}
+    assert silent(open_to_more) == {"word_layers"}
+    assert min(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradient(whole)["word_layers"])) > 0
+    said = [net.apply({"params": params}, noise, t, whole) for noise in (x, 2 * x)]
+    np.testing.assert_array_equal(*said)
+    assert "word_layers" not in make(jax.random.key(0), head_channels=6)[1]

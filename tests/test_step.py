@@ -5,12 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ddpm_jax import state, step
 
 OPTIMIZER = {"learning_rate": 0.1, "warmup": 0, "decay": "constant", "weight_decay": 0.0, "clip_norm": 1e6}
-OPTIMIZER |= {"b1": 0.9, "b2": 0.99, "ema": 0.999}
+OPTIMIZER |= {"b1": 0.9, "b2": 0.99, "layer_rate": 1.0, "ema": 0.999}
 
 
 def loss(params, data, label, t, key):
@@ -104,6 +105,33 @@ def test_the_gradient_is_clipped_by_its_global_norm():
     huge = {"a": jnp.array([300.0, 0.0]), "b": jnp.array([0.0, 400.0])}
     _, (_, adam, _) = transform.update(huge, transform.init(params), params)
     np.testing.assert_allclose([adam.mu["a"][0], adam.mu["b"][1]], [0.6, 0.8], rtol=1e-6)
+
+
+def steps_of_adam(transform, params, n=5):
+    """The changes of n steps by gradients that are the same in every call."""
+    now, changes = transform.init(params), []
+    for i in range(n):
+        gradient = jax.tree.map(lambda p, i=i: jax.random.normal(jax.random.key(i), p.shape), params)
+        change, now = transform.update(gradient, now, params)
+        changes.append(change)
+    return changes
+
+
+def test_adam_is_optax_own_where_no_word_paints():
+    params = {"down": {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)}, "word_maps": {"present": jnp.zeros((2, 3))}}
+    ours = steps_of_adam(step.scale_by_adam(b1=0.9, b2=0.99, layer_rate=60.0), params)
+    for one, other in zip(ours, steps_of_adam(optax.scale_by_adam(b1=0.9, b2=0.99), params), strict=True):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), one, other)
+
+
+def test_words_share_a_second_moment_so_that_a_small_gradient_stays_small():
+    params = {"word_layers": {"maps": jnp.zeros((2, 1))}}
+    gradient = {"word_layers": {"maps": jnp.array([[3.0], [0.03]])}}
+    transform = step.scale_by_adam(b1=0.0, b2=0.0, layer_rate=6.0)
+    change, now = transform.update(gradient, transform.init(params))
+    mean = np.sqrt((3.0**2 + 0.03**2) / 2)
+    np.testing.assert_allclose(change["word_layers"]["maps"], [[6 * 3 / mean], [6 * 0.03 / mean]], rtol=1e-5)
+    assert now.nu["word_layers"]["maps"].shape == (1, 1)
 
 
 def test_the_error_is_summed_by_quarter_of_time():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-QUICK = 10.0  # how many times as fast as the net the parameters learn that say what a word paints
+HIGHEST = 30.0  # of a layer: exp of it, times some, is a float32 still
 
 
 def space_to_depth(x: Float[Array, "h w c"], factor: int) -> Float[Array, "p q d"]:
@@ -119,28 +119,22 @@ class SelfAttention(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A linear classifier of pixels that starts at zero, and adds what words paint to what the net says.
+    """A linear classifier of pixels that starts at zero: `nn.Dense` without a bias, but for its gradient.
 
-    The logits of a pixel are features @ kernel, and with words also painted @ map_colours + the sum of present words'
-    word_colours: a sum, so that words seen apart are as well known together. Otherwise `nn.Dense` without a bias, but
-    for its gradient: under `vmap` each example's gradient of the kernel is made before they are summed, which pays for
-    small kernels. For reverse-mode differentiation only.
+    Under `vmap` each example's gradient of the kernel is made before they are summed, which pays for small kernels.
+    For reverse-mode differentiation only.
     """
 
     channels: int
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Array, painted: Array | None = None, label: Array | None = None) -> Array:
-        """Return [h, w, channels] for x [h, w, c] and what is `painted` [h, w, d] by the words of a label [words]."""
+    def __call__(self, x: Array, painted: tuple[Array, Array] | None = None) -> Array:
+        """Return [h, w, channels] for x [h, w, c], and for what `WordLayers` painted, by one product."""
         kernel = self.param("kernel", nn.initializers.zeros, (x.shape[-1], self.channels))
-        if painted is not None and label is not None:
-            init = nn.initializers.normal(0.2 / QUICK)
-            of_maps = QUICK * self.param("map_colours", init, (painted.shape[-1], self.channels))
-            of_words = QUICK * self.param("word_colours", nn.initializers.zeros, (label.shape[0], self.channels))
-            # The words' own colours as one more row of the product: a pass less over the largest array of the net.
-            x = jnp.concatenate([x, painted, jnp.ones_like(x[..., :1])], axis=-1)
-            kernel = jnp.concatenate([kernel, of_maps, ((label > 0).astype(of_words.dtype) @ of_words)[None]])
+        if painted is not None:
+            features, colours = painted
+            x, kernel = jnp.concatenate([x, features], axis=-1), jnp.concatenate([kernel, colours])
         return _product(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
@@ -182,22 +176,37 @@ class WordMaps(nn.Module):
 
 
 class WordLayers(nn.Module):
-    """What each word paints, whatever else is there: the sum of one learned [h, w, c] map per present word.
+    """What the words of a complete label paint, as features of each pixel that a linear classifier reads.
 
-    There are `sets` of maps, which the present words choose among by a softmax of their summed scores: a hat lies
-    elsewhere on a head of another kind.
+    Each word has a map of features [h, w, d]. A pixel reads the sum of the present words' maps, since the shade of a
+    beard is the beard's and the skin's, and the topmost of them: their mean, weighted by exp(height), among which
+    nothing has the height 0. A height is the word's place in one order for all pixels plus what it has at this one,
+    so that the order of two words never seen together follows from others'. While a word of `sets` (positions) is
+    present, other maps are used: a woman's hat is not a man's. Where a label leaves a word open, nothing is painted.
     """
 
     shape: tuple[int, int, int]
-    sets: int
+    colours: int
+    sets: tuple[int, ...]
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, label: Array) -> Array:
-        """Return [h, w, c] for a label [words]; absent and unspecified words add nothing."""
-        words, present = label.shape[0], (label > 0).astype(jnp.float32)
-        maps = QUICK * self.param("maps", nn.initializers.normal(0.1 / QUICK), (words, self.sets, *self.shape))
-        scores = QUICK * self.param("scores", nn.initializers.normal(1.0 / QUICK), (words, self.sets))
-        chosen = jax.nn.softmax(jnp.dot(present, scores)).astype(self.dtype)  # [sets]
-        each = jnp.tensordot(present.astype(self.dtype), maps.astype(self.dtype), 1)  # [sets, h, w, c]
-        return jnp.tensordot(chosen, each, 1)
+    def __call__(self, label: Array) -> tuple[Array, Array]:
+        """Return features [h, w, 2 d + 1] for a label [words], and the rows [2 d + 1, colours] that read them."""
+        (h, w, d), words, sets = self.shape, label.shape[0], 1 + len(self.sets)
+        zeros, normal = nn.initializers.zeros, nn.initializers.normal
+        maps = self.param("maps", normal(0.1), (words, sets, h, w, d))
+        heights = self.param("heights", zeros, (words, sets, h, w)) + self.param("order", zeros, (words, 1, 1, 1))
+        of_maps = self.param("map_colours", normal(0.2), (2 * d, self.colours))
+        of_words = self.param("word_colours", zeros, (words, self.colours))
+        present = (label > 0).astype(jnp.float32) * (label != 0).all()  # [words]
+        mine = jnp.stack([jnp.float32(1), *[present[i] for i in self.sets]])
+        mine = mine.at[0].add(-mine[1:].sum())  # [sets], 1 for the one in use
+        chosen = jnp.outer(present, mine).astype(self.dtype)
+        weights = jnp.exp(jnp.clip(heights, -HIGHEST, HIGHEST))  # [words, sets, h, w]
+        total = 1.0 + jnp.tensordot(chosen, weights.astype(self.dtype), 2).astype(jnp.float32)
+        both = jnp.concatenate([maps, maps * weights[..., None]], axis=-1)
+        added, topmost = jnp.split(jnp.tensordot(chosen, both.astype(self.dtype), 2), 2, axis=-1)  # [h, w, d] each
+        features = [added, topmost / total[..., None], jnp.ones((h, w, 1), self.dtype)]
+        # The words' own colours as one more row: a pass less over the largest array of the net.
+        return jnp.concatenate(features, axis=-1), jnp.concatenate([of_maps, jnp.dot(present, of_words)[None]])

@@ -19,10 +19,10 @@ class UNet(Net):
 
     Fields: `channels` of the finest level, `multipliers` one per level (each level halves the resolution), residual
     `blocks` per level and direction, `attention` the heights (after the stem) at which self-attention runs, `stem`
-    the space-to-depth factor (1 = none), `word_maps` channels of the word maps (0 = none), `word_layers` sets of maps
-    that the colour classifier sees too (0 = maps for the stem alone), `head_channels` features per pixel that a linear
-    colour classifier reads (0 = a plain output convolution), `groups` of the normalisation, `dropout` rate, `dtype` of
-    activations, `remat` to trade recomputation for memory.
+    the space-to-depth factor (1 = none), `word_maps` channels of the word maps (0 = none), `head_channels` features per
+    pixel that a linear colour classifier reads (0 = a plain output convolution), `word_layers` features per pixel that
+    it reads instead where the label is complete (0 = none), `word_sets` the positions of the words that change these,
+    `groups` of the normalisation, `dropout` rate, `dtype` of activations, `remat` to trade recomputation for memory.
     """
 
     out_channels: int
@@ -33,8 +33,9 @@ class UNet(Net):
     attention_head: int = 32
     stem: int = 2
     word_maps: int = 48
-    word_layers: int = 0
     head_channels: int = 0
+    word_layers: int = 0
+    word_sets: Sequence[int] = ()
     groups: int = 8
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.dtype("float32")
@@ -47,22 +48,14 @@ class UNet(Net):
         """Return the raw output for x_t at time t in [0, 1] under a three-state label, without dropout by default."""
         embedding = self._embed(t, label)
         x = blocks.space_to_depth(x_t.astype(self.dtype), self.stem)
-        maps = self._maps((x.shape[0], x.shape[1], self.word_maps), label)
-        if maps is not None:
-            x = jnp.concatenate([x, maps], axis=-1)
+        if label.shape[0] and self.word_maps:
+            shape = (x.shape[0], x.shape[1], self.word_maps)
+            x = jnp.concatenate([x, blocks.WordMaps(shape, self.dtype, name="word_maps")(label)], axis=-1)
         x = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="stem")(x)  # [h/stem, w/stem, channels]
         x, skips = self._down(x, embedding, deterministic)
         x = self._level_block(x, embedding, len(self.multipliers) - 1, "middle", deterministic)
         x = self._up(x, skips, embedding, deterministic)
-        return self._head(x, maps, label)
-
-    def _maps(self, shape: tuple[int, int, int], label: Array) -> Array | None:
-        """What the words say of each place after the stem, if there are words and maps."""
-        if not (label.shape[0] and self.word_maps):
-            return None
-        if self.word_layers:
-            return blocks.WordLayers(shape, self.word_layers, self.dtype, name="word_layers")(label)
-        return blocks.WordMaps(shape, self.dtype, name="word_maps")(label)
+        return self._head(x, label)
 
     def _embed(self, t: Array, label: Array) -> Array:
         """One vector [4 channels] for the time and the label: the embedding that every block sees."""
@@ -103,7 +96,7 @@ class UNet(Net):
                 x = blocks.depth_to_space(x, 2)  # [2h, 2w, channels]
         return x
 
-    def _head(self, x: Array, maps: Array | None, label: Array) -> Array:
+    def _head(self, x: Array, label: Array) -> Array:
         """Read out each pixel: directly, or through `head_channels` features that all stem pixels classify alike."""
         x = nn.silu(blocks.GroupNorm(self.groups, name="norm_out")(x))
         pixel_channels = self.head_channels or self.out_channels
@@ -112,10 +105,17 @@ class UNet(Net):
         x = nn.Conv(self.stem**2 * pixel_channels, (3, 3), kernel_init=init, dtype=self.dtype, name="out")(x)
         x = blocks.depth_to_space(x, self.stem)  # [h, w, pixel_channels]
         if self.head_channels:
-            painted = blocks.depth_to_space(maps, self.stem) if self.word_layers and maps is not None else None
+            painted = None
+            if label.shape[0] and self.word_layers:
+                painted = self._layers(x.shape[0], x.shape[1])(label)
+                x = jnp.where((label != 0).all(), 0, x)  # a complete label says every pixel
             # Without a bias, one pass less over the largest array of the net: the features have one already.
-            x = blocks.Classifier(self.out_channels, self.dtype, name="classify")(x, painted, label)
+            x = blocks.Classifier(self.out_channels, self.dtype, name="classify")(x, painted)
         return x.astype(jnp.float32)
+
+    def _layers(self, height: int, width: int) -> blocks.WordLayers:
+        shape = (height, width, self.word_layers)
+        return blocks.WordLayers(shape, self.out_channels, tuple(self.word_sets), self.dtype, name="word_layers")
 
     @nn.nowrap
     def check_shape(self, shape: tuple[int, int, int]) -> None:
