@@ -113,7 +113,7 @@ class UNet(Net):
             x = blocks.Classifier(self.out_channels, self.dtype, name="classify")(x, painted)
         return x.astype(jnp.float32)
 
-    def _layers(self, height: int, width: int) -> blocks.WordLayers:
+    def _layers(self, height: int, width: int) -> nn.Module:
         shape = (height, width, self.word_layers)
         return blocks.WordLayers(shape, self.out_channels, tuple(self.word_sets), self.dtype, name="word_layers")
 
