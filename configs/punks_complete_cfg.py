@@ -26,9 +26,9 @@ def get_config() -> ConfigDict:
     config.net.channels, config.net.multipliers, config.net.blocks = 8, (1,), 1
     config.net.attention, config.net.word_maps, config.net.head_channels = (), 0, 8
     config.net.word_layers = 32
-    config.train.steps = 900
-    config.log.eval_every = config.log.exact_every = 450
-    config.log.sample_every = 900
-    config.checkpoint.every = 450
+    config.train.steps = 600
+    config.log.eval_every = config.log.exact_every = 300
+    config.log.sample_every = 600
+    config.checkpoint.every = 300
     config.sampling.sampler, config.sampling.steps, config.sampling.times = "ddim", 1, "linear"
     return config
