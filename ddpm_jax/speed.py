@@ -21,9 +21,11 @@ from ddpm_jax.datasets.spec import Dataset, Spec, dataset
 
 PICTURES, COLOURS = 9_000, 222  # as many as punks_cfg trains on, and of its palette
 STEPS, GUIDANCE = 10, 1.5  # of sampling
-NETS: dict[str, dict[str, Any]] = {  # what differs from punks_cfg
-    "punks": {},
+NETS: dict[str, dict[str, Any]] = {  # what differs from punks_cfg; the peer has no layers
+    "punks": {"net.word_layers": 0, "net.word_sets": ""},
     "plain": {
+        "net.word_layers": 0,
+        "net.word_sets": "",
         "net.channels": 32,
         "net.multipliers": (1, 2, 2),
         "net.blocks": 1,
