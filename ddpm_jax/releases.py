@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax import archive
+from ddpm_jax import archive, runtime
 
 FOLDER = Path(__file__).parent / "pretrained"
 CLASSIFIER = "classifier_"
+LAYERS = "word_layers"  # the part of a net that complete labels are painted by
 PARTS = ("state", "meta")  # of a checkpoint; what else Orbax writes, nobody reads
 _OWN = ("checksums", "sha256", "format_version")  # what a description says of its own arrays
 
@@ -35,16 +36,30 @@ def classifier_folder(name: str) -> Path:
     return FOLDER / f"{CLASSIFIER}{name}"
 
 
-def write_model(source: archive.PathLike, folder: Path) -> None:
-    """Write the averaged parameters of a checkpoint, in float16, and its description without this machine's paths."""
-    import jax
+def write_model(source: archive.PathLike, folder: Path, layers: archive.PathLike | None = None) -> None:
+    """Write the averaged parameters of a checkpoint, in float16, and its description without this machine's paths.
 
-    meta = archive.read_meta(source)
+    Its word layers are those of the checkpoint `layers`, if given: they are learned apart from the U-Net as well.
+    """
+    meta, arrays = archive.read_meta(source), archive.load_arrays(source, "ema")
     config = meta["config"]
     config["data"]["root"], config["init_from"] = "data", PurePath(config["init_from"]).name
-    kept = {key: value for key, value in meta.items() if key not in _OWN}
-    halves = jax.tree.map(lambda a: a.astype(np.float16), archive.load_arrays(source, "ema"))
-    write(halves, {**kept, "released_from": meta["sha256"]}, folder, meta["step"])
+    kept = {key: value for key, value in meta.items() if key not in _OWN} | {"released_from": meta["sha256"]}
+    if layers is not None:
+        other = archive.read_meta(layers)
+        if other["fingerprint"] != meta["fingerprint"]:
+            raise runtime.BadInput(f"{layers} learned from other data than {source}")
+        learned = archive.load_arrays(layers, "ema")
+        if LAYERS not in learned:
+            raise runtime.BadInput(f"{layers} has no word layers; its net.word_layers is 0")
+        arrays[LAYERS] = learned[LAYERS]
+        config["net"] |= {key: other["config"]["net"][key] for key in ("word_layers", "word_sets")}
+        kept["layers_from"] = other["sha256"]
+    write(_halves(arrays), kept, folder, meta["step"])
+
+
+def _halves(arrays: dict[str, Any]) -> dict[str, Any]:
+    return {name: _halves(a) if isinstance(a, dict) else a.astype(np.float16) for name, a in arrays.items()}
 
 
 def write(arrays: dict[str, Any], meta: dict[str, Any], folder: Path, step: int = 0) -> None:

@@ -51,6 +51,30 @@ def test_releasing_again_replaces_the_arrays_and_keeps_the_card(trained, own):
     assert (own / "faces" / "README.md").read_text() == "a card"
 
 
+def saved(folder, fingerprint="f", **arrays):
+    """A checkpoint of one number an array, of a net that has as many word layers as its own number says."""
+    config = {"data": {"root": "/somewhere"}, "init_from": "", "net": {"word_layers": arrays.get("word_layers", 0)}}
+    config["net"]["word_sets"] = ""
+    releases.write(
+        {name: {"w": np.full(2, value, np.float32)} for name, value in arrays.items()},
+        {"config": config, "fingerprint": fingerprint, "step": 3},
+        folder,
+    )
+    return folder
+
+
+def test_layers_that_were_learned_apart_are_put_beside_the_u_net(own, tmp_path):
+    source, layers = saved(tmp_path / "a", stem=1, word_layers=2), saved(tmp_path / "b", stem=5, word_layers=6)
+    releases.write_model(source, own / "both", layers)
+    made, meta = archive.load_arrays(own / "both"), archive.read_meta(own / "both")
+    assert made["stem"]["w"][0] == 1 and made["word_layers"]["w"][0] == 6 == meta["config"]["net"]["word_layers"]
+    assert meta["layers_from"] == archive.read_meta(layers)["sha256"]
+    with pytest.raises(runtime.BadInput, match="learned from other data"):
+        releases.write_model(source, own / "both", saved(tmp_path / "c", "g", word_layers=6))
+    with pytest.raises(runtime.BadInput, match="has no word layers"):
+        releases.write_model(source, own / "both", saved(tmp_path / "d", stem=5))
+
+
 def test_nothing_of_the_machine_is_released(trained, own):
     releases.write_model(archive.resolve(trained), own / "faces")
     for file in (own / "faces").rglob("*"):
