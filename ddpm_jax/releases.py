@@ -14,7 +14,6 @@ from ddpm_jax import archive, runtime
 
 FOLDER = Path(__file__).parent / "pretrained"
 CLASSIFIER = "classifier_"
-LAYERS = "word_layers"  # the part of a net that complete labels are painted by
 PARTS = ("state", "meta")  # of a checkpoint; what else Orbax writes, nobody reads
 _OWN = ("checksums", "sha256", "format_version")  # what a description says of its own arrays
 
@@ -40,7 +39,10 @@ def write_model(source: archive.PathLike, folder: Path, layers: archive.PathLike
     """Write the averaged parameters of a checkpoint, in float16, and its description without this machine's paths.
 
     Its word layers are those of the checkpoint `layers`, if given: they are learned apart from the U-Net as well.
+    Raises BadInput if that learned from other data, or has none.
     """
+    from ddpm_jax.state import LAYERS
+
     meta, arrays = archive.read_meta(source), archive.load_arrays(source, "ema")
     config = meta["config"]
     config["data"]["root"], config["init_from"] = "data", PurePath(config["init_from"]).name

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from ddpm_jax.state import TrainState
+from ddpm_jax.state import TrainState, of_layers
 
-LAYERS = "word_layers"  # the module of the net whose parameters learn as `scale_by_adam` says
 LEVELS = 4  # quarters of t in [0, 1] whose losses are reported apart
 
 
@@ -65,7 +64,7 @@ def make_optimizer(
 
 
 def scale_by_adam(*, b1: float, b2: float, layer_rate: float, epsilon: float = 1e-8) -> optax.GradientTransformation:
-    """Return Adam (Kingma & Ba 2015, arXiv 1412.6980) as optax has it, but for the parameters of `LAYERS`.
+    """Return Adam (Kingma & Ba 2015, arXiv 1412.6980) as optax has it, but for those of `state.LAYERS`.
 
     These are `layer_rate` times as fast, and all entries of their first axis, the words, share one second moment: a
     word moves by how often it explains a pixel, where with a moment of its own a rare word moves like a common one,
@@ -73,7 +72,7 @@ def scale_by_adam(*, b1: float, b2: float, layer_rate: float, epsilon: float = 1
     """
 
     def squares(path: Any, g: Array) -> Array:
-        return jnp.square(g).mean(axis=0, keepdims=True) if _of_layers(path) else jnp.square(g)
+        return jnp.square(g).mean(axis=0, keepdims=True) if of_layers(path) else jnp.square(g)
 
     def init(params: Any) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -89,15 +88,11 @@ def scale_by_adam(*, b1: float, b2: float, layer_rate: float, epsilon: float = 1
 
         def change(path: Any, m: Array, v: Array) -> Array:
             u = (m / (1 - b1**count)) / (jnp.sqrt(v / (1 - b2**count)) + epsilon)
-            return layer_rate * u if _of_layers(path) else u
+            return layer_rate * u if of_layers(path) else u
 
         return jax.tree_util.tree_map_with_path(change, mu, nu), optax.ScaleByAdamState(count, mu, nu)
 
     return optax.GradientTransformation(init, update)
-
-
-def _of_layers(path: Any) -> bool:
-    return LAYERS in jax.tree_util.keystr(path, simple=True, separator="/").split("/")
 
 
 def stratified_times(key: Key[Array, ""], n: int) -> Float[Array, "n"]:

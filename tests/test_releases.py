@@ -27,16 +27,17 @@ def own(monkeypatch, tmp_path):
     return tmp_path / "pretrained"
 
 
-def test_a_released_model_has_the_averages_alone_as_halves_and_draws_the_same(trained, own, capsys):
+def test_a_released_model_has_the_averages_alone_as_halves_and_draws_what_they_say(trained, own, capsys):
     assert script("release").main([f"--checkpoint={trained}", "--name=faces"]) == 0
     assert str(own / "faces") in capsys.readouterr().out
     model, first = ddpm_jax.load("faces"), ddpm_jax.load(trained)
     assert {name.partition("/")[0] for name in model.meta["checksums"]} == {"ema"}
     assert model.meta["released_from"] == first.meta["sha256"] != model.meta["sha256"]
-    # Halves on disk and single precision in use: a pixel that was nearly two colours may become the other.
+    # Halves on disk, single precision in use: the pictures are those of the same parameters, rounded so.
     assert archive.read_meta(own / "faces")["checksums"]["ema/stem/kernel"]["dtype"] == "float16"
     assert {leaf.dtype.name for leaf in jax.tree.leaves(model.params)} == {"float32"}
-    assert (model.sample("Cat", n=3) == first.sample("Cat", n=3)).mean() > 0.99
+    first.params = jax.tree.map(lambda p: p.astype(np.float16).astype(np.float32), first.params)
+    np.testing.assert_array_equal(model.sample("Cat", n=3), first.sample("Cat", n=3))
     assert own / "faces" == runs.models(own.parent)["faces"] and runs.newest(own / "faces", verified=True)
     with pytest.raises(runtime.BadInput, match="no part 'params'; it has ema"):
         ddpm_jax.load("faces", "raw")
