@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
     config.net.head_channels = 32  # features per pixel that the colour classifier reads; 0 = a plain convolution
     config.net.word_layers = 0  # features per pixel that complete labels paint, for the colour classifier; 0 = none
     config.net.word_sets = ""  # words, with commas, each of which has all words paint other layers, as Female does
+    config.net.word_prior = 0  # width of the net that completes open labels, fitted before the first step; 0 = none
     config.net.groups = 8  # of the normalisation
     config.net.dropout = 0.0
     config.net.dtype = "float32"  # of activations: float32 or bfloat16 (accelerators)
@@ -88,6 +89,7 @@ def get_config() -> ConfigDict:
     config.sampling.sampler = "ddim"
     config.sampling.steps = 10  # net evaluations per image
     config.sampling.times = "linear"  # how the times of the evaluations are spaced; a name of schedules.GRIDS
+    config.sampling.words = "net"  # what decides the words a label leaves open: net, as it draws, or prior, before it
     config.sampling.guidance = 1.0  # 0 = unconditional, 1 = conditional, more = guided
 
     config.runtime = ConfigDict()

@@ -27,11 +27,13 @@ def get_config() -> ConfigDict:
     config.net.attention = (6,)
     config.net.word_layers = 16
     config.net.word_sets = "Female"
+    config.net.word_prior = 256
     config.loss.target = "palette"
     config.masks.none, config.masks.subset, config.masks.balance = 0.2, 0.6, 0.3
     config.train.steps = 4_500
     config.log.eval_every = config.checkpoint.every = 1_000
     config.log.exact_every = config.log.sample_every = 1_500
     config.sampling.sampler, config.sampling.steps, config.sampling.times = "ddpm", 20, "log_snr"
+    config.sampling.words = "prior"
     config.checkpoint.best_metric = "-eval/exact"
     return config

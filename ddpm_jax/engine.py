@@ -13,13 +13,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from ddpm_jax import edit, likelihood, process, samplers
+from ddpm_jax import edit, likelihood, prior, process, requests, samplers
 from ddpm_jax.guidance import Guidance
 from ddpm_jax.model import Model
-from ddpm_jax.requests import check_range
+from ddpm_jax.requests import Settings, check_range
 
 BUCKETS = (1, 16, 64)  # numbers of pictures that are made at once; a call is padded to one of them
-BOUND_TERMS = 16  # steps of a variational bound that are drawn for each picture
+BOUND_TERMS = 16  # terms of a variational bound that are drawn for each picture
 
 
 class Places(NamedTuple):
@@ -59,11 +59,13 @@ class Engine:
         self.model, self.over = model, over
         self._noise = _batched(functools.partial(start_one, shape=model.spec.shape), mapped=1)
         self._between = _batched(lambda other, share, one: edit.slerp(one, other, share), mapped=2)
+        self._complete = _batched(functools.partial(complete_one, model=model), mapped=2)
         self._draw = _batched(functools.partial(draw_one, model=model), mapped=3)
-        self._frames = _batched(functools.partial(draw_one, model=model, observe=process.to_uint8), mapped=3)
+        self._frames = _batched(functools.partial(draw_one, model=model, observe=_shown), mapped=3)
         self._means = _batched(functools.partial(_mean, model=model), mapped=3)
         self._paint = _batched(functools.partial(_paint, model=model), mapped=5)
         self._bound = _batched(functools.partial(_bound, model=model), mapped=3)
+        self._word_bound = _batched(functools.partial(_word_bound, model=model), mapped=2)
         self._noised = _batched(_noised, mapped=2)
         self._invert = _batched(functools.partial(_invert, model=model), mapped=2)
 
@@ -75,6 +77,14 @@ class Engine:
         """Return noises a share [n] of the way from one [h, w, c] to others [n, h, w, c]; see `edit.slerp`."""
         return _in_buckets(self.over, self._between, (others, np.asarray(shares, np.float32)), one)
 
+    def complete(self, nets: Nets, labels: np.ndarray, at: Places) -> np.ndarray:
+        """Return complete labels int8 [n, words] for any labels, by the word prior; see `prior.complete`."""
+        return _in_buckets(self.over, self._complete, (labels, at), nets.params)
+
+    def rows(self, asked: Settings, guide: Guidance) -> samplers.Rows:
+        """Return the sampler's table for pictures under a guidance: one evaluation where that decides every pixel."""
+        return requests.rows(requests.once(asked) if self.model.settled(guide) else asked, self.model.schedule)
+
     def draw(self, nets: Nets, guide: Guidance, start: np.ndarray, at: Places, rows: samplers.Rows) -> np.ndarray:
         """Return the pictures, uint8 [n, h, w, c], that a table makes of `start` under `guide`, each leaf [n, ...]."""
         return _in_buckets(self.over, self._draw, (guide, start, at), nets, _float32(rows))[0]
@@ -84,7 +94,7 @@ class Engine:
         return _in_buckets(self.over, self._means, (guide, start, at), nets, _float32(rows))
 
     def frames(self, nets: Nets, guide: Guidance, start: np.ndarray, at: Places, rows: samplers.Rows) -> np.ndarray:
-        """Return what each row of the table takes for the pictures, uint8 [n, rows, h, w, c]."""
+        """Return where each row of the table leaves the pictures, uint8 [n, rows, h, w, c]."""
         return _in_buckets(self.over, self._frames, (guide, start, at), nets, _float32(rows))[1]
 
     def paint(
@@ -106,6 +116,10 @@ class Engine:
     ) -> likelihood.Terms:
         """Return the terms [n] of the variational bound of images (as a data set has them) under labels [n, words]."""
         return _in_buckets(self.over, self._bound, (images, labels, at), params, _float32(table))
+
+    def word_bound(self, nets: Nets, labels: np.ndarray, at: Places) -> np.ndarray:
+        """Return a bound on -log p of complete labels [n, words] by the word prior, in nats [n]; see `prior.bound`."""
+        return _in_buckets(self.over, self._word_bound, (labels, at), nets.params)
 
     def noised(self, pictures: np.ndarray, at: Places, t: float) -> np.ndarray:
         """Return pictures uint8 [n, h, w, c] with the noise of time t: where `draw` may start."""
@@ -130,12 +144,22 @@ def draw_one(
     rows: samplers.Rows,
     *,
     model: Model,
-    observe: Callable[[Array], Array] | None = None,
+    observe: samplers.Observer | None = None,
 ) -> tuple[Array, Any]:
-    """Return one picture, uint8 [h, w, c], from its noise, and what `observe` makes of each row's x_0."""
+    """Return one picture, uint8 [h, w, c], from its noise, and what `observe` makes of each row; see `samplers`."""
     denoise, decode = model.denoiser(nets.params, guide, nets.weak)
     x_0, frames = samplers.sample(denoise, start, _keys(at)[1], rows, decode=decode, observe=observe)
     return process.to_uint8(x_0), frames
+
+
+def _shown(x_0: Array, x_t: Array) -> Array:
+    del x_0
+    return process.to_uint8(x_t)
+
+
+def complete_one(label: Array, at: Places, params: Any, *, model: Model) -> Array:
+    """Return the complete label int8 [words] that the word prior makes of one for the picture of a place."""
+    return prior.complete(model.words(params), label, _keys(at)[2], model.spec.labels)
 
 
 def _mean(guide: Guidance, start: Array, at: Places, nets: Nets, rows: samplers.Rows, *, model: Model) -> Array:
@@ -166,6 +190,11 @@ def _bound(
     return model.bound(params, data, label, _keys(at)[1], table, terms=min(BOUND_TERMS, len(table.weight)))
 
 
+def _word_bound(label: Array, at: Places, params: Any, *, model: Model) -> Array:
+    keys = jax.random.split(_keys(at)[2], BOUND_TERMS)
+    return jax.vmap(lambda key: prior.bound(model.words(params), label, key, model.spec.labels))(keys).mean()
+
+
 def _noised(picture: Array, at: Places, log_snr: Array) -> Array:
     return edit.noised(process.to_float(picture), _keys(at)[0], log_snr)
 
@@ -175,10 +204,11 @@ def _invert(guide: Guidance, picture: Array, nets: Nets, rows: samplers.Rows, lo
     return edit.invert(denoise, process.to_float(picture), rows, log_snr)
 
 
-def _keys(at: Places) -> tuple[Array, Array]:
-    """Return the keys of the noise that a picture starts from, and of what its sampler draws."""
-    start_key, sampler_key = jax.random.split(jax.random.fold_in(jax.random.key(at.seed), at.number))
-    return start_key, sampler_key
+def _keys(at: Places) -> tuple[Array, Array, Array]:
+    """Return the keys of the noise that a picture starts from, of what its sampler draws, and of its words."""
+    key = jax.random.fold_in(jax.random.key(at.seed), at.number)
+    start_key, sampler_key = jax.random.split(key)
+    return start_key, sampler_key, jax.random.fold_in(key, 2)  # a third split would change the first two
 
 
 def _float32(table: Any) -> Any:

@@ -30,7 +30,8 @@ def artifact(model: Generator, asked: requests.Settings, platforms: Sequence[str
         raise runtime.BadInput(
             "an artifact has classifier-free guidance alone; leave out weights and the weaker checkpoint"
         )
-    rows = requests.rows(asked, model.model.schedule)
+    settled = asked.words == "prior" and model.model.net.paints
+    rows = requests.rows(requests.once(asked) if settled else asked, model.model.schedule)
     two_passes = model.spec.labels.size > 0 and asked.guidance != 1.0
     one = functools.partial(_picture, model=model, rows=rows, two_passes=two_passes, asked=asked)
     (b,) = jax_export.symbolic_shape("b")
@@ -50,6 +51,9 @@ def _picture(
     two_passes: bool,
     asked: requests.Settings,
 ) -> jax.Array:
+    at = engine.Places(seed, jnp.uint32(0))
+    if asked.words == "prior":
+        label = engine.complete_one(label, at, model.params, model=model.model)
     if two_passes:
         labels, weights = jnp.stack([jnp.zeros_like(label), label]), jnp.stack([1.0 - weight, weight])
     else:
@@ -57,7 +61,6 @@ def _picture(
     plain = jnp.zeros_like(weights).at[-1].set(1.0)
     rescale = jnp.float32(asked.rescale) if asked.rescale else None
     guide = guidance.Guidance(labels, weights, plain, jnp.array(asked.interval), rescale)
-    at = engine.Places(seed, jnp.uint32(0))
     start = engine.start_one(at, shape=model.spec.shape)
     return engine.draw_one(guide, start, at, model.nets, rows, model=model.model)[0]
 
@@ -90,5 +93,5 @@ def difference(model: Generator, asked: requests.Settings, path: str | os.PathLi
         labels.append(space.parse(", ".join(str(rng.choice(group.words)) for group in space.groups[:2])))
     made = read(path)(np.stack(labels), np.arange(n, dtype=np.uint32), np.float32(asked.guidance))
     at = engine.Places(np.arange(n, dtype=np.uint32), np.zeros(n, np.uint32))
-    own = model.render(np.stack(labels), at, asked)
+    own = model.render(model.completed(np.stack(labels), at, asked), at, asked)
     return int(np.abs(np.asarray(made).astype(int) - own.astype(int)).max())

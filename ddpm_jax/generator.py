@@ -49,9 +49,9 @@ class Generator(loaded.Loaded):
         >>> model.sample(["Cat, Cap", {"kind": "Robot"}], n=2, steps=3, guidance=2.0).shape
         (4, 16, 16, 3)
         """
-        vectors = self.vectors(labels, n=n, complete=complete)
+        vectors, asked = self.vectors(labels, n=n, complete=complete), self.settings(**how)
         at = engine.places(len(vectors), seed, first)
-        return self.snapped(self.render(vectors, at, self.settings(**how)), snap)
+        return self.snapped(self.render(self.completed(vectors, at, asked), at, asked), snap)
 
     def trajectory(
         self,
@@ -64,9 +64,10 @@ class Generator(loaded.Loaded):
         strength: float = 1.0,
         **how: Unpack[How],
     ) -> UInt8[np.ndarray, "n f h w c"]:
-        """Return each evaluation's estimate of the pictures that `sample` (with a picture, `edit`) makes, in order."""
+        """Return x_t after each evaluation on the way to what `sample` (with a picture, `edit`) returns, in order."""
         vectors, asked = self.vectors(labels, n=n, complete=complete), self.settings(**how)
         at = engine.places(len(vectors), seed)
+        vectors = self.completed(vectors, at, asked) if picture is None else vectors
         start = self.engine.noise(at) if picture is None else self.noised(picture, at, strength)
         rows = requests.rows(asked, self.model.schedule, start=strength)
         return self.engine.frames(self.nets, self.guides(asked, vectors), start, at, rows)
@@ -88,10 +89,8 @@ class Generator(loaded.Loaded):
         (2, 3, 16, 16, 3)
         """
         cells = self.cells(rows, columns)
-        if same_noise:
-            pictures = self.same_noise(cells, complete=complete, **how)
-        else:
-            pictures = self.sample(cells, complete=complete, **how)
+        draw = self.same_noise if same_noise else self.sample
+        pictures = draw(cells, complete=complete, **how)
         return pictures.reshape(len(rows), len(columns), *pictures.shape[1:])
 
     def variations(
@@ -106,10 +105,11 @@ class Generator(loaded.Loaded):
     ) -> Pictures:
         """Return picture 0 of a seed, then n - 1 like it: from its noise, turned towards others by a share `spread`."""
         check_range("spread", spread, 0, 1)
-        vectors = self.vectors(label, n=n, complete=complete)
-        noise = self.engine.noise(engine.places(n, seed))
+        vectors, asked, at = self.vectors(label, n=n, complete=complete), self.settings(**how), engine.places(n, seed)
+        vectors = self.other_words(vectors, at, asked, spread)
+        noise = self.engine.noise(at)
         start = self.engine.between(noise[0], noise, np.append(0.0, np.full(n - 1, spread)))
-        return self.render(vectors, engine.same_place(n, seed), self.settings(**how), start)
+        return self.render(vectors, engine.same_place(n, seed), asked, start)
 
     def swap(
         self,
@@ -154,13 +154,14 @@ class Generator(loaded.Loaded):
         """Return pictures from one label's to another's: predictions are mixed, and the noises of two seeds slerped."""
         requests.refuse("an interpolation", how, ("guidance", "interval", "rescale", "weights", "compose"))
         check_range("frames", frames, 2, loaded.MAX_PICTURES)
-        ends = self.vectors([one, other], complete=complete)
+        seeds, asked = (seed, seed if other_seed is None else other_seed), self.settings(**how)
+        at = engine.Places(*map(np.concatenate, zip(*(engine.places(1, each) for each in seeds), strict=True)))
+        ends = self.completed(self.vectors([one, other], complete=complete), at, asked)
         shares = np.linspace(0, 1, frames)
         guide = requests.stacked([guidance.between(ends[0], ends[1], share) for share in shares.tolist()])
-        seeds = seed, seed if other_seed is None else other_seed
-        first, last = (self.engine.noise(engine.places(1, each)) for each in seeds)
-        start = self.engine.between(first[0], np.repeat(last, frames, axis=0), shares)
-        rows = requests.rows(self.settings(**how), self.model.schedule)
+        first, last = self.engine.noise(at)
+        start = self.engine.between(first, np.repeat(last[None], frames, axis=0), shares)
+        rows = requests.rows(asked, self.model.schedule)
         return self.engine.draw(engine.Nets(self.params), guide, start, engine.same_place(frames, seed), rows)
 
     def edit(

@@ -55,7 +55,10 @@ class Loaded:
 
     def settings(self, **how: Unpack[How]) -> Settings:
         """Return sampler, evaluations, guidance and the like as they will be used: as given, or the checkpoint's."""
-        return requests.settle(how, self.defaults)
+        asked = requests.settle(how, self.defaults)
+        if asked.words == "prior" and self.model.prior is None:
+            raise ValueError("this checkpoint has no word prior (net.word_prior is 0); use words of 'net'")
+        return asked._replace(words="net") if self.weak else asked
 
     def vectors(self, labels: Label | Sequence[Label], *, n: int = 1, complete: bool = False) -> np.ndarray:
         """Return the vectors, int8 [N, words], of n pictures for each label; warn of words never seen together."""
@@ -80,6 +83,22 @@ class Loaded:
         parse = self.spec.labels.parse
         return [self.joined(parse(row), parse(column)) for row in rows for column in columns]
 
+    def completed(self, vectors: np.ndarray, at: engine.Places, asked: Settings) -> np.ndarray:
+        """Return the labels that pictures are drawn of: with words of 'prior', what is open is decided first."""
+        return self.engine.complete(self.nets, vectors, at) if asked.words == "prior" else vectors
+
+    def other_words(self, vectors: np.ndarray, at: engine.Places, asked: Settings, spread: float) -> np.ndarray:
+        """Return complete labels: that of the first place, and for the others it with some words decided anew.
+
+        Each word that the label leaves open is with probability `spread`; one of a Categorical, with its whole group.
+        """
+        first = self.completed(vectors[:1], engine.Places(*(part[:1] for part in at)), asked)[0]
+        again = np.random.default_rng(int(at.seed[0])).random(vectors.shape) < spread
+        again[0] = False
+        words = self.spec.labels.words
+        some = [self.spec.labels.unspecified(first, [words[i] for i in np.flatnonzero(row)]) for row in again]
+        return self.completed(np.where(vectors != 0, vectors, np.stack(some)), at, asked)
+
     def guides(self, asked: Settings, vectors: np.ndarray) -> Guidance:
         """Return the guidance of each picture."""
         return requests.guides(asked, self.spec.labels, vectors, against_weak=self.weak is not None)
@@ -88,16 +107,15 @@ class Loaded:
         self, vectors: np.ndarray, at: engine.Places, asked: Settings, start: np.ndarray | None = None
     ) -> np.ndarray:
         """Return the pictures [n, h, w, c] of label vectors [n, words], from their own noise or `start`."""
-        rows = requests.rows(asked, self.model.schedule)
-        start = self.engine.noise(at) if start is None else start
-        return self.engine.draw(self.nets, self.guides(asked, vectors), start, at, rows)
+        start, guide = self.engine.noise(at) if start is None else start, self.guides(asked, vectors)
+        return self.engine.draw(self.nets, guide, start, at, self.engine.rows(asked, guide))
 
     def same_noise(self, vectors: Sequence[np.ndarray], *, complete: bool, seed: int = 0, **how: Any) -> np.ndarray:
         """Return a picture for each label vector, all from the noise of picture 0 of a seed."""
         snap = how.pop("snap", False)
         parsed = self.vectors(list(vectors), complete=complete)
-        at = engine.same_place(len(parsed), seed)
-        return self.snapped(self.render(parsed, at, self.settings(**how)), snap)
+        at, asked = engine.same_place(len(parsed), seed), self.settings(**how)
+        return self.snapped(self.render(self.completed(parsed, at, asked), at, asked), snap)
 
     def snapped(self, pictures: np.ndarray, snap: bool) -> np.ndarray:
         """Return the pictures, moved to the nearest palette colours if asked. Raises ValueError without a palette."""

@@ -10,25 +10,31 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Array, Key, UInt8
 
-from ddpm_jax import guidance, likelihood, losses
+from ddpm_jax import guidance, likelihood, losses, prior
 from ddpm_jax.datasets.spec import Spec
 from ddpm_jax.guidance import Guidance
+from ddpm_jax.nets import Net
+from ddpm_jax.prior import Logits, WordPrior
 from ddpm_jax.samplers import Denoiser
 from ddpm_jax.schedules import Schedule
+from ddpm_jax.state import PRIOR
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """The net, what its raw output means, the noise it was trained on, and the pictures it makes (`spec`)."""
+    """The net, what its raw output means, the noise it was trained on, and the pictures it makes (`spec`).
+
+    `prior`, if any, completes labels; its parameters are those of the net's entry `state.PRIOR`.
+    """
 
     spec: Spec
-    net: nn.Module
+    net: Net
     schedule: Schedule
     target: losses.Target
     weighting: losses.Weighting
+    prior: WordPrior | None = None
 
     def init(self, key: Key[Array, ""]) -> Any:
         """Return fresh parameters, float32."""
@@ -79,6 +85,17 @@ class Model:
             return likelihood.discretised_gaussian(x_0, estimate(raw, x_t, log_snr), log_snr)
 
         return likelihood.bound(denoise, likelihood_0, x_0, key, table, k=terms)
+
+    def words(self, params: Any) -> Logits:
+        """Return the word prior's logits as a function of a label. Raises ValueError where the model has none."""
+        if self.prior is None:
+            raise ValueError("this model has no word prior (net.word_prior is 0)")
+        return prior.logits(self.prior, params[PRIOR])
+
+    def settled(self, guide: Guidance) -> bool:
+        """Say whether pictures under a guidance on the host depend on nothing but their labels: one evaluation does."""
+        alone = guide.weights.shape[-1] == 1
+        return bool(alone and self.net.paints and guide.labels.size and (guide.labels != 0).all())
 
     def denoiser(self, params: Any, guide: Guidance, weak: Any = None) -> tuple[Denoiser, Denoiser | None]:
         """Return the guided (x_t, t) -> x_0, and the same by the most likely colour where the target knows one.

@@ -7,7 +7,7 @@ from typing import Any
 
 from ddpm_jax import commands, images, recipes, runtime
 
-SETTINGS = ("sampler", "steps", "times", "eta", "guidance", "rescale", "compose")
+SETTINGS = ("sampler", "steps", "times", "eta", "words", "guidance", "rescale", "compose")
 
 
 def parser(description: str | None) -> commands.Parser:
@@ -38,6 +38,7 @@ def parser(description: str | None) -> commands.Parser:
     how("--steps", type=int, help="net evaluations per picture")
     how("--times", help="how they are spaced: linear, quadratic, trailing, log_snr, karras")
     how("--eta", type=float, help="noise of ddim, 0 to 1")
+    how("--words", help="what decides words that the label leaves open: prior, before it is drawn, or net, as it draws")
     how("--guidance", type=float, help="0 unconditional, 1 conditional, more exaggerates")
     how("--interval", help="times between which guidance acts: 0.2,0.8")
     how("--rescale", type=float, help="0 to 1: hold the spread of guided outputs to the conditional ones'")
@@ -139,7 +140,7 @@ def _words(text: str) -> list[str]:
 
 
 def _values(key: str, text: str) -> list[Any]:
-    if key in ("sampler", "times", "compose"):
+    if key in ("sampler", "times", "words", "compose"):
         return [value.strip() for value in text.split(",")]
     if key not in (*SETTINGS, "seed"):
         raise runtime.BadInput(f"--sweep cannot vary {key!r}; choose one of {', '.join((*SETTINGS, 'seed'))}")

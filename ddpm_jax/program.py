@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
-from ddpm_jax import devices, model, pipeline, runtime, state, step, train
+from ddpm_jax import devices, model, pipeline, prior, runtime, state, step, train
 from ddpm_jax.datasets.spec import Dataset
 
 Found = dict[str, jax.Array]
@@ -53,9 +54,19 @@ class Parts(NamedTuple):
         """Return the loss of an example by parameters that are gathered first: alone, XLA would move activations."""
         return self.model.loss(jax.lax.with_sharding_constraint(params, devices.replicate(self.over)), *example)
 
-    def first(self, total: jax.Array) -> state.TrainState:
-        """Return the state before the first of `total` steps."""
-        return state.init(self.model.init(jax.random.fold_in(self.key, 0)), self.optimizer.transform, total)
+    def first(self, total: jax.Array, words: Any) -> state.TrainState:
+        """Return the state before the first of `total` steps; `words` are the parameters of the word prior, if any."""
+        params = self.model.init(jax.random.fold_in(self.key, 0)) | words
+        return state.init(params, self.optimizer.transform, total)
+
+    def words(self) -> Any:
+        """Return the parameters of the word prior, fitted to the training labels, under their name; {} without one."""
+        fitted, key = self.model.prior, jax.random.fold_in(self.key, 2)
+        if fitted is None:
+            return {}
+        logging.info("fitting the word prior to %d labels", len(self.dataset.train))
+        space, known = self.dataset.spec.labels, self.dataset.labels[self.dataset.train]
+        return {state.PRIOR: prior.fit(fitted, known, key, space)}
 
     def table(self) -> pipeline.Tables:
         """Return where the words of the training labels are."""
@@ -64,7 +75,8 @@ class Parts(NamedTuple):
 
 def abstract_state(parts: Parts) -> Any:
     """Return the shapes of a run's state with a sharding at each leaf: what a restore must be told."""
-    shapes = jax.eval_shape(parts.first, jax.ShapeDtypeStruct((), jnp.int32))
+    words = {} if parts.model.prior is None else {state.PRIOR: prior.shapes(parts.model.prior, parts.model.spec.labels)}
+    shapes = jax.eval_shape(parts.first, jax.ShapeDtypeStruct((), jnp.int32), words)
     return devices.placed(shapes, devices.LAYOUTS[parts.layout](shapes, parts.over))
 
 
@@ -72,7 +84,7 @@ def make_init(parts: Parts) -> Callable[[int], state.TrainState]:
     """Return the function from the total number of steps to the first state, placed on the mesh."""
     lying = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(parts))
     fresh = jax.jit(parts.first, out_shardings=lying)
-    return lambda total: fresh(jnp.asarray(total, jnp.int32))
+    return lambda total: fresh(jnp.asarray(total, jnp.int32), parts.words())
 
 
 def make_advance(parts: Parts) -> Advance:

@@ -15,6 +15,9 @@ from ddpm_jax import archive, runtime
 FOLDER = Path(__file__).parent / "pretrained"
 CLASSIFIER = "classifier_"
 PARTS = ("state", "meta")  # of a checkpoint; what else Orbax writes, nobody reads
+# What words do beside the U-Net, and the keys of a configuration that say so.
+WORDS = {"word_layers": (("net", "word_layers"), ("net", "word_sets"))}
+WORDS |= {"word_prior": (("net", "word_prior"), ("sampling", "words"))}
 _OWN = ("checksums", "sha256", "format_version")  # what a description says of its own arrays
 
 
@@ -35,28 +38,28 @@ def classifier_folder(name: str) -> Path:
     return FOLDER / f"{CLASSIFIER}{name}"
 
 
-def write_model(source: archive.PathLike, folder: Path, layers: archive.PathLike | None = None) -> None:
+def write_model(source: archive.PathLike, folder: Path, words: archive.PathLike | None = None) -> None:
     """Write the averaged parameters of a checkpoint, in float16, and its description without this machine's paths.
 
-    Its word layers are those of the checkpoint `layers`, if given: they are learned apart from the U-Net as well.
-    Raises BadInput if that learned from other data, or has none.
+    Its word layers and its word prior are those that the checkpoint `words` has, if given: they are learned apart from
+    the U-Net as well. Raises BadInput if that learned from other data, or has neither.
     """
-    from ddpm_jax.state import LAYERS
-
     meta, arrays = archive.read_meta(source), archive.load_arrays(source, "ema")
     config = meta["config"]
     config["data"]["root"], config["init_from"] = "data", PurePath(config["init_from"]).name
     kept = {key: value for key, value in meta.items() if key not in _OWN} | {"released_from": meta["sha256"]}
-    if layers is not None:
-        other = archive.read_meta(layers)
+    if words is not None:
+        other = archive.read_meta(words)
         if other["fingerprint"] != meta["fingerprint"]:
-            raise runtime.BadInput(f"{layers} learned from other data than {source}")
-        learned = archive.load_arrays(layers, "ema")
-        if LAYERS not in learned:
-            raise runtime.BadInput(f"{layers} has no word layers; its net.word_layers is 0")
-        arrays[LAYERS] = learned[LAYERS]
-        config["net"] |= {key: other["config"]["net"][key] for key in ("word_layers", "word_sets")}
-        kept["layers_from"] = other["sha256"]
+            raise runtime.BadInput(f"{words} learned from other data than {source}")
+        learned = archive.load_arrays(words, "ema")
+        if not learned.keys() & WORDS.keys():
+            raise runtime.BadInput(f"{words} has no word layers and no word prior; see net.word_layers, net.word_prior")
+        for name in learned.keys() & WORDS.keys():
+            arrays[name] = learned[name]
+            for section, key in WORDS[name]:
+                config[section][key] = other["config"][section][key]
+        kept["words_from"] = other["sha256"]
     write(_halves(arrays), kept, folder, meta["step"])
 
 

@@ -11,6 +11,7 @@ from ddpm_jax.guidance import Guidance
 from ddpm_jax.labels import LabelSpace
 
 MAX_WORDS = 4  # with weights of their own
+WORDS = ("net", "prior")
 
 
 class How(TypedDict, total=False):
@@ -19,6 +20,8 @@ class How(TypedDict, total=False):
     sampler: str  # a name of samplers.SAMPLERS
     steps: int  # net evaluations per picture, 1 to 1000; a guided one counts once
     times: str  # a name of schedules.GRIDS: how the times of the evaluations are spaced
+    words: str  # what decides the words that a label leaves open: net, as it draws, or prior, before it does. Guidance
+    # and weights lead away from what is open, so that with either net is meant; a picture that is edited says the rest
     eta: float  # noise of DDIM: 0 none, 1 as much as DDPM
     guidance: float  # 0 unconditional, 1 conditional, more exaggerates
     interval: tuple[float, float]  # the times between which guidance acts; conditional outside
@@ -35,6 +38,7 @@ class Settings(NamedTuple):
     steps: int
     guidance: float
     times: str = "linear"
+    words: str = "net"
     eta: float = 0.0
     interval: tuple[float, float] = (0.0, 1.0)
     rescale: float = 0.0
@@ -51,6 +55,7 @@ def settle(how: How, defaults: Mapping[str, Any]) -> Settings:
     asked = Settings(**{**defaults, **given})
     _check_name("sampler", asked.sampler, samplers.SAMPLERS)
     _check_name("times", asked.times, schedules.GRIDS)
+    _check_name("words", asked.words, WORDS)
     _check_name("compose", asked.compose, ("full", "empty"))
     check_range("steps", asked.steps, 1, 1000)
     check_range("guidance", asked.guidance, 0, 100)
@@ -65,6 +70,10 @@ def settle(how: How, defaults: Mapping[str, Any]) -> Settings:
         raise ValueError(f"weights names {len(asked.weights)} words; at most {MAX_WORDS} can have one of their own")
     for word, weight in asked.weights.items():
         check_range(f"the weight of {word}", weight, 0, 100)
+    if asked.words == "prior" and (asked.guidance != 1 or asked.weights):
+        if given.get("words") == "prior":
+            raise ValueError("words 'prior' leaves nothing open that guidance or weights could lead away from; use net")
+        asked = asked._replace(words="net")
     return asked._replace(guidance=float(asked.guidance), interval=(float(low), float(high)))
 
 
@@ -94,6 +103,11 @@ def rows(asked: Settings, schedule: schedules.Schedule, *, start: float = 1.0) -
         return over(asked.steps)
     most = over(asked.steps // 2 + 1)
     return most if len(most.t) <= asked.steps else over((asked.steps + 1) // 2)
+
+
+def once(asked: Settings) -> Settings:
+    """Return the settings of a single evaluation: all that is needed where a label says every pixel."""
+    return asked._replace(sampler="ddim", eta=0.0, steps=1)
 
 
 def guides(asked: Settings, space: LabelSpace, vectors: np.ndarray, *, against_weak: bool = False) -> Guidance:

@@ -19,7 +19,7 @@ from ddpm_jax.process import Image, Scalar
 from ddpm_jax.schedules import Grid, Schedule
 
 Denoiser = Callable[[Image, Scalar], Image]
-Observer = Callable[[Image], Any]
+Observer = Callable[[Image, Image], Any]
 
 X, Y, X_0, BEFORE, EARLIER = range(5)  # what a row mixes: x_t, memory, x_0, and the two estimates of x_0 before it
 
@@ -48,7 +48,7 @@ def sample(
     observe: Observer | None = None,
     after: tuple[Callable[[Image, Any, PRNGKeyArray], Image], Any] | None = None,
 ) -> tuple[Image, Any]:
-    """Return the image that a table leads to from x_t at its first time, and the stacked values of observe(x_0).
+    """Return the image that a table leads to from x_t at its first time, and the stacked values of observe(x_0, x').
 
     With `clip` x_0 is held in [-1, 1]. `decode` stands for the denoiser in the last row, unclipped; give it only where
     that row ends at time 0. `after` = (function, values [n, ...]) makes x' = function(x', value of the row, key). The
@@ -65,7 +65,7 @@ def sample(
         known = (*carry[:X_0], x_0, *carry[X_0:])
         x = change(_mix(row.to_x, known) + _noise(row.sigma, x_0.shape, z_key), value, after_key)
         carry = (x, _mix(row.to_y, known), x_0, carry[X_0])
-        return carry, None if observe is None else observe(x_0)
+        return carry, None if observe is None else observe(x_0, x)
 
     zero = jnp.zeros_like(x_t)
     most = slice(None) if decode is None else slice(-1)
@@ -76,7 +76,7 @@ def sample(
     x_0 = decode(carry[X], table.t[-1])
     x_0 = change(x_0, jax.tree.map(lambda a: a[-1], values), after_keys[-1])
     if observe is not None:
-        frames = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), frames, observe(x_0))
+        frames = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), frames, observe(x_0, x_0))
     return x_0, frames
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from ddpm_jax import devices, losses, nets, runtime, samplers, schedules
+from ddpm_jax import devices, losses, nets, requests, runtime, samplers, schedules
 from ddpm_jax.configs import default  # pyright: ignore[reportAttributeAccessIssue]
 
 # Inclusive ranges of the numbers; what a number means stands in configs/default.py.
@@ -24,6 +24,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "net.stem": (1, 16),
     "net.word_maps": (0, 4096),
     "net.word_layers": (0, 4096),
+    "net.word_prior": (0, 4096),
     "net.head_channels": (0, 4096),
     "net.groups": (1, 4096),
     "net.dropout": (0, 0.95),
@@ -70,6 +71,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.decay": ("cosine", "constant"),
     "sampling.sampler": tuple(samplers.SAMPLERS),
     "sampling.times": tuple(schedules.GRIDS),
+    "sampling.words": requests.WORDS,
     "checkpoint.best_metric": ("eval/loss", "-eval/exact"),
     "runtime.parameters": tuple(devices.LAYOUTS),
 }
@@ -109,6 +111,8 @@ def check(config: ConfigDict) -> None:
         )
     if values["train.steps"] * values["train.batch_size"] >= 2**32:
         raise runtime.BadInput("train.steps x train.batch_size must stay below 2^32 images")
+    if values["sampling.words"] == "prior" and not values["net.word_prior"]:
+        raise runtime.BadInput("sampling.words is 'prior', but net.word_prior is 0; use words of 'net', or a width")
     if values["schedule.zero_terminal"] and values["loss.target"] == "eps":
         raise runtime.BadInput("loss.target 'eps' learns nothing at zero terminal SNR; use v, x_0 or palette with it")
 

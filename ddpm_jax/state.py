@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Int
 
 LAYERS = "word_layers"  # the module of a net that paints complete labels
+PRIOR = "word_prior"  # beside a net's modules: what completes labels (see prior.py), which no step changes
 # Arrays whose first axis is words, or so many states of all words one after another (see nets/blocks.py, nets/unet.py).
 BY_WORD = {"word_maps/present": 1, "word_maps/absent": 1, "label_in/kernel": 2}
 BY_WORD |= {f"{LAYERS}/{name}": 1 for name in ("maps", "heights", "order", "word_colours")}
@@ -67,9 +68,9 @@ def transplant(new: Any, old: Any, new_words: Sequence[str], old_words: Sequence
     return jax.tree_util.tree_map_with_path(graft, new), fresh
 
 
-def of_layers(path: Any) -> bool:
-    """Say whether a path into a tree of parameters leads to the word layers."""
-    return LAYERS in _name(path).split("/")
+def within(path: Any, module: str) -> bool:
+    """Say whether a path into a tree of parameters leads into a module, such as `LAYERS`."""
+    return module in _name(path).split("/")
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from ddpm_jax.state import TrainState, of_layers
+from ddpm_jax.state import LAYERS, PRIOR, TrainState, within
 
 LEVELS = 4  # quarters of t in [0, 1] whose losses are reported apart
 
@@ -50,7 +50,7 @@ def make_optimizer(
     transform = optax.chain(
         optax.clip_by_global_norm(clip_norm),
         scale_by_adam(b1=b1, b2=b2, layer_rate=layer_rate),
-        optax.add_decayed_weights(weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)),
+        optax.add_decayed_weights(weight_decay, mask=_decays),
     )
 
     def rate(updates: Array, total: Array) -> Array:
@@ -63,6 +63,11 @@ def make_optimizer(
     return Optimizer(transform, rate, ema)
 
 
+def _decays(params: Any) -> Any:
+    """Say which parameters decay: matrices and larger ones, but for the word prior, which no step changes."""
+    return jax.tree_util.tree_map_with_path(lambda path, p: p.ndim > 1 and not within(path, PRIOR), params)
+
+
 def scale_by_adam(*, b1: float, b2: float, layer_rate: float, epsilon: float = 1e-8) -> optax.GradientTransformation:
     """Return Adam (Kingma & Ba 2015, arXiv 1412.6980) as optax has it, but for those of `state.LAYERS`.
 
@@ -72,7 +77,7 @@ def scale_by_adam(*, b1: float, b2: float, layer_rate: float, epsilon: float = 1
     """
 
     def squares(path: Any, g: Array) -> Array:
-        return jnp.square(g).mean(axis=0, keepdims=True) if of_layers(path) else jnp.square(g)
+        return jnp.square(g).mean(axis=0, keepdims=True) if within(path, LAYERS) else jnp.square(g)
 
     def init(params: Any) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -88,7 +93,7 @@ def scale_by_adam(*, b1: float, b2: float, layer_rate: float, epsilon: float = 1
 
         def change(path: Any, m: Array, v: Array) -> Array:
             u = (m / (1 - b1**count)) / (jnp.sqrt(v / (1 - b2**count)) + epsilon)
-            return layer_rate * u if of_layers(path) else u
+            return layer_rate * u if within(path, LAYERS) else u
 
         return jax.tree_util.tree_map_with_path(change, mu, nu), optax.ScaleByAdamState(count, mu, nu)
 

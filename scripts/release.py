@@ -17,7 +17,9 @@ def make(argv: list[str] | None) -> None:
     parser = commands.Parser(__doc__)
     parser.add_argument("--checkpoint", help="a workdir, or one of its checkpoints/<step>")
     parser.add_argument("--name", help="what it is to be called")
-    parser.add_argument("--layers", help="another checkpoint of the same data, whose word layers are taken instead")
+    parser.add_argument(
+        "--words", help="another checkpoint of these data, whose word layers and prior are taken instead"
+    )
     parser.add_argument("--classifier", choices=tuple(judge.SPLITS), help="our classifier of a data set instead")
     parser.add_argument("--root", default="data", help="where the data and our classifiers lie (default data)")
     args = parser.parse_args(argv)
@@ -27,8 +29,8 @@ def make(argv: list[str] | None) -> None:
         folder = judging.release_classifier(args.classifier, args.root)
     else:
         folder = releases.FOLDER / args.name
-        layers = checkpoint.resolve(args.layers) if args.layers else None
-        releases.write_model(checkpoint.resolve(args.checkpoint), folder, layers)
+        words = checkpoint.resolve(args.words) if args.words else None
+        releases.write_model(checkpoint.resolve(args.checkpoint), folder, words)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"wrote {folder} ({size / 1e6:.1f} MB)")
 

@@ -45,7 +45,7 @@ def test_what_only_the_data_and_the_devices_can_tell_is_refused_too(changes, mes
 )
 def test_the_shipped_nets_take_their_images_and_attend_where_they_say(module, shape, heights):
     section = runtime.jsonable(module.get_config().net.to_dict())
-    net = build.make_net(**section, spec=spec.Spec("made", shape, LabelSpace()), target=losses.TARGETS["eps"](None))
+    net, _ = build.make_nets(**section, spec=spec.Spec("made", shape, LabelSpace()), target=losses.TARGETS["eps"](None))
     assert net.attention == heights
 
 
@@ -57,7 +57,7 @@ def test_a_new_net_is_one_line_of_the_table(monkeypatch):
     monkeypatch.setitem(nets.NETS, "pixelwise", Pixelwise)
     section = {**runtime.jsonable(default.get_config().net.to_dict()), "name": "pixelwise"}
     with pytest.raises(ValueError, match="not mine"):
-        build.make_net(**section, spec=spec.Spec("made", (5, 5, 3), LabelSpace()), target=losses.TARGETS["eps"](None))
+        build.make_nets(**section, spec=spec.Spec("made", (5, 5, 3), LabelSpace()), target=losses.TARGETS["eps"](None))
 
 
 def test_a_palette_head_needs_a_palette(tmp_path):

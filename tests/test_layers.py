@@ -23,7 +23,7 @@ INSIDE_FUNCTIONS = set(
 )
 
 L0 = set("schedules process losses samplers guidance edit likelihood labels masking".split())
-L1 = {"nets"}
+L1 = {"nets", "prior"}
 L2 = {"datasets", "pipeline"}
 L3 = {"model", "state", "step", "engine", "requests"}
 BELOW_L4 = L0 | L1 | L2 | L3
@@ -51,11 +51,12 @@ TABLE = [
     Row("labels", PURE | {"numpy"}),
     Row("masking", PURE | NUMERIC | {"labels"}),
     Row("nets/", PURE | NUMERIC | {"flax.linen"}),
+    Row("prior", PURE | NUMERIC | {"labels", "flax.linen", "optax"}),
     Row("datasets/", STDLIB | {"numpy", "labels", "PIL", "array_record", "tensorflow_datasets"}),
     Row("pipeline", STDLIB | NUMERIC | {"labels", "masking", "datasets"}),
-    Row("model", PURE | NUMERIC | L0 | {"flax.linen", "datasets"}),
+    Row("model", PURE | NUMERIC | L0 | L1 | {"state", "datasets"}),
     Row("requests", PURE | NUMERIC | L0),
-    Row("engine", PURE | NUMERIC | L0 | {"model", "requests"}),
+    Row("engine", PURE | NUMERIC | L0 | {"prior", "model", "requests"}),
     Row("state step", PURE | NUMERIC | L0 | {"optax"}),
     Row("checkpoint archive releases", EFFECTS | {"etils", "ml_dtypes", "orbax", "tensorstore"}),
     Row("metrics events", EFFECTS | {"clu", "tensorboard"}),

@@ -53,9 +53,11 @@ def test_releasing_again_replaces_the_arrays_and_keeps_the_card(trained, own):
 
 
 def saved(folder, fingerprint="f", **arrays):
-    """A checkpoint of one number an array, of a net that has as many word layers as its own number says."""
-    config = {"data": {"root": "/somewhere"}, "init_from": "", "net": {"word_layers": arrays.get("word_layers", 0)}}
-    config["net"]["word_sets"] = ""
+    """A checkpoint of one number an array, of a net whose keys say the same numbers."""
+    net = {"word_layers": arrays.get("word_layers", 0), "word_sets": "", "word_prior": arrays.get("word_prior", 0)}
+    config = {"data": {"root": "/somewhere"}, "init_from": "", "net": net, "sampling": {"words": "net"}}
+    if net["word_prior"]:
+        config["sampling"]["words"] = "prior"
     releases.write(
         {name: {"w": np.full(2, value, np.float32)} for name, value in arrays.items()},
         {"config": config, "fingerprint": fingerprint, "step": 3},
@@ -64,15 +66,19 @@ def saved(folder, fingerprint="f", **arrays):
     return folder
 
 
-def test_layers_that_were_learned_apart_are_put_beside_the_u_net(own, tmp_path):
-    source, layers = saved(tmp_path / "a", stem=1, word_layers=2), saved(tmp_path / "b", stem=5, word_layers=6)
-    releases.write_model(source, own / "both", layers)
+def test_layers_and_a_prior_that_were_learned_apart_are_put_beside_the_u_net(own, tmp_path):
+    source, words = saved(tmp_path / "a", stem=1, word_layers=2), saved(tmp_path / "b", stem=5, word_layers=6)
+    releases.write_model(source, own / "both", words)
     made, meta = archive.load_arrays(own / "both"), archive.read_meta(own / "both")
     assert made["stem"]["w"][0] == 1 and made["word_layers"]["w"][0] == 6 == meta["config"]["net"]["word_layers"]
-    assert meta["layers_from"] == archive.read_meta(layers)["sha256"]
+    assert meta["words_from"] == archive.read_meta(words)["sha256"] and meta["config"]["sampling"]["words"] == "net"
+    releases.write_model(source, own / "both", saved(tmp_path / "e", word_prior=7))
+    made, meta = archive.load_arrays(own / "both"), archive.read_meta(own / "both")
+    assert made["word_layers"]["w"][0] == 2 and made["word_prior"]["w"][0] == 7 == meta["config"]["net"]["word_prior"]
+    assert meta["config"]["sampling"]["words"] == "prior"
     with pytest.raises(runtime.BadInput, match="learned from other data"):
         releases.write_model(source, own / "both", saved(tmp_path / "c", "g", word_layers=6))
-    with pytest.raises(runtime.BadInput, match="has no word layers"):
+    with pytest.raises(runtime.BadInput, match="has no word layers and no word prior"):
         releases.write_model(source, own / "both", saved(tmp_path / "d", stem=5))
 
 

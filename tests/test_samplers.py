@@ -131,7 +131,7 @@ def test_two_ancestral_steps_by_hand():
     """The image between is the mean of Eq. 7 and the variance of Eq. 7, beta = (0.1, 0.6), alpha_bar = (0.9, 0.36)."""
     schedule = schedules.linear(beta_start=0.1, beta_end=0.6, steps=2)
     rows = samplers.ddpm(schedule, schedules.linear_grid(2))
-    sample = compiled(rows, lambda x_t, t: x_t, observe=lambda x_0: x_0)
+    sample = compiled(rows, lambda x_t, t: x_t, observe=lambda x_0, x: x_0)
     drawn = []
     for seed in (0, 1):
         x_1 = noise((40, 40, 2), seed)
@@ -194,7 +194,7 @@ def test_from_snr_0_ddpm_forgets_its_start_and_ddim_does_not():
 
 
 def test_each_step_and_pixel_draws_its_own_noise():
-    sample = compiled(samplers.ddpm(ZERO, schedules.linear_grid(4)), lambda x_t, t: x_t, observe=lambda x_0: x_0)
+    sample = compiled(samplers.ddpm(ZERO, schedules.linear_grid(4)), lambda x_t, t: x_t, observe=lambda x_0, x: x_0)
     start = jnp.zeros((8, 8, 3))
     (_, frames), (_, again) = sample(start, KEY), sample(start, KEY)
     assert len(np.unique(frames[1:])) == frames[1:].size

@@ -97,7 +97,7 @@ def test_the_compiled_table_is_the_one_in_float64():
 def test_the_denoiser_is_told_each_time_but_the_last(sampler):
     times = np.array([0.9, 0.5, 0.4, 0.1])
     _, told = run(
-        sampler(COSINE, times), noise(), lambda x_t, t: jnp.full_like(x_t, t), observe=lambda x_0: x_0[0, 0, 0]
+        sampler(COSINE, times), noise(), lambda x_t, t: jnp.full_like(x_t, t), observe=lambda x_0, x: x_0[0, 0, 0]
     )
     np.testing.assert_array_equal(np.unique(told)[::-1][: len(times) - 1], times[:-1].astype(np.float32))
 
@@ -114,7 +114,7 @@ def test_a_grid_cut_in_two_is_the_same_path():
 def test_clip_holds_x_0(sampler):
     rows = sampler(COSINE, schedules.linear_grid(4))
     expected, _ = run(rows, noise(), lambda x_t, t: jnp.clip(3 * x_t, -1, 1))
-    clipped, seen = run(rows, noise(), lambda x_t, t: 3 * x_t, clip=True, observe=lambda x_0: x_0)
+    clipped, seen = run(rows, noise(), lambda x_t, t: 3 * x_t, clip=True, observe=lambda x_0, x: x_0)
     np.testing.assert_array_equal(clipped, expected)
     assert np.max(np.abs(seen)) == 1 and np.max(np.abs(run(rows, noise(), lambda x_t, t: 3 * x_t)[0])) > 1
 
@@ -123,7 +123,7 @@ def test_clip_holds_x_0(sampler):
 @pytest.mark.parametrize("steps", [1, 3])
 def test_decode_takes_the_last_row(sampler, steps):
     rows = sampler(COSINE, schedules.linear_grid(steps))
-    options = {"clip": True, "observe": lambda x_0: (x_0, jnp.mean(x_0))}
+    options = {"clip": True, "observe": lambda x_0, x: (x_0, jnp.mean(x_0))}
     decoded, frames = run(rows, noise(), decode=lambda x_t, t: 5 * jnp.sign(x_t) + t, **options)
     before, _ = run(rows, noise(), decode=lambda x_t, t: x_t, clip=True)
     np.testing.assert_array_equal(decoded, 5 * jnp.sign(before) + jnp.float32(rows.t[-1]))

@@ -4,6 +4,9 @@ Words used in all files of figures: "complete" labels say every word, "open" one
 label. A metric is a function from a `Bench` to rows; none where its data do not allow it.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from ddpm_jax import likelihood, model
@@ -72,25 +75,36 @@ def off_palette(bench: Bench) -> list[Row]:
 
 
 def bits(bench: Bench) -> list[Row]:
-    """The variational bound of held-out pictures, under no label and under their complete one."""
+    """The variational bound of held-out pictures, under no label and under their complete one.
+
+    With a word prior also of no label by way of the words: of the complete label, and of the picture under it. As a
+    label has one picture, that bounds the picture's own likelihood.
+    """
     positions = bench.some(bench.sizes.bounds)
     labels, images = bench.data.labels[positions], bench.data.images[positions]
-    target, rows = bench.subject.engine.model.target, []
-    last = BOUND_LAST if target.decode else 1 / BOUND_STEPS
+    last = BOUND_LAST if bench.subject.engine.model.target.decode else 1 / BOUND_STEPS
     grid = np.append(np.linspace(1, last, BOUND_STEPS), 0)
-    kinds = {"no label": np.zeros_like(labels)} | ({"complete labels": labels} if labels.shape[1] else {})
-    for kind, asked in kinds.items():
-        nats = bench.subject.bounds(asked, images, grid)
-        total, dims = likelihood.bits(nats.sum(axis=1)), int(np.prod(bench.data.spec.shape))
-        mean, error = float(total.mean()), float(total.std(ddof=1) / np.sqrt(len(total))) if len(total) > 1 else 0.0
-        parts = dict(zip(likelihood.Terms._fields, likelihood.bits(nats.mean(axis=0)).tolist(), strict=True))
-        for name, scale in (("bits_per_dim", dims), ("bits_per_image", 1)):
-            row = Row(
-                name, f"held-out pictures, {kind}, without guidance", mean / scale, "bits", len(total), more=False
-            )
-            rows.append(
-                row._replace(details={"standard_error": error / scale, "terms": parts, "T": BOUND_STEPS, "last": last})
-            )
+    found = {"no label": bench.subject.bounds(np.zeros_like(labels), images, grid)}
+    if labels.shape[1]:
+        found["complete labels"] = bench.subject.bounds(labels, images, grid)
+    details = {"T": BOUND_STEPS, "last": last}
+    rows = [row for kind, nats in found.items() for row in _bits(bench, kind, nats, likelihood.Terms._fields, details)]
+    if bench.subject.asked.words == "prior":
+        nats = np.column_stack([bench.subject.word_bounds(labels), found["complete labels"]])
+        fields = ("words", *likelihood.Terms._fields)
+        rows += _bits(bench, "no label but words of the prior", nats, fields, details)
+    return rows
+
+
+def _bits(bench: Bench, kind: str, nats: np.ndarray, fields: Sequence[str], details: dict[str, Any]) -> list[Row]:
+    """Return the rows of bounds in nats [n, parts]: bits a dimension, and a picture."""
+    total, dims = likelihood.bits(nats.sum(axis=1)), int(np.prod(bench.data.spec.shape))
+    mean, error = float(total.mean()), float(total.std(ddof=1) / np.sqrt(len(total))) if len(total) > 1 else 0.0
+    parts = dict(zip(fields, likelihood.bits(nats.mean(axis=0)).tolist(), strict=True))
+    what, rows = f"held-out pictures, {kind}, without guidance", []
+    for name, scale in (("bits_per_dim", dims), ("bits_per_image", 1)):
+        row = Row(name, what, mean / scale, "bits", len(total), more=False)
+        rows.append(row._replace(details={"standard_error": error / scale, "terms": parts, **details}))
     return rows
 
 

@@ -55,14 +55,19 @@ class Subject:
         what = {"what": "bounds", "grid": grid.tolist(), "terms": engine.BOUND_TERMS, "images": _digest(images)}
         return self._in_parts("bounds", what, labels, 0, bound)
 
+    def word_bounds(self, labels: np.ndarray) -> np.ndarray:
+        """Return a bound on -log p of complete labels [n, words] by the word prior, in nats [n]."""
+        what = {"what": "word_bounds", "terms": engine.BOUND_TERMS}
+        return self._in_parts("words", what, labels, 0, lambda some, at, _: self.engine.word_bound(self.nets, some, at))
+
     def _drawn(
         self, what: str, call: Callable[..., np.ndarray], labels: np.ndarray, seed: int, asked: Settings
     ) -> np.ndarray:
-        spec, rows = self.engine.model.spec, requests.rows(asked, self.engine.model.schedule)
-
         def draw(some: np.ndarray, at: Places, part: slice) -> np.ndarray:
-            guide = requests.guides(asked, spec.labels, some)
-            return call(self.nets, guide, self.engine.noise(at), at, rows)
+            if asked.words == "prior":
+                some = self.engine.complete(self.nets, some, at)
+            guide = requests.guides(asked, self.engine.model.spec.labels, some)
+            return call(self.nets, guide, self.engine.noise(at), at, self.engine.rows(asked, guide))
 
         return self._in_parts(what, {"what": what, "asked": asked._asdict()}, labels, seed, draw)
 

@@ -9,6 +9,11 @@ class Net(nn.Module):
     Its fields are `out_channels` and the keys of a configuration's section `net` but `name`.
     """
 
+    @property
+    def paints(self) -> bool:
+        """Whether a complete label alone says the raw output, whatever x_t is; by default it does not."""
+        return False
+
     @nn.nowrap
     def check_shape(self, shape: tuple[int, int, int]) -> None:
         """Raise ValueError, naming a key of `net`, unless it takes images [h, w, c] of `shape`; by default it does."""

@@ -117,6 +117,11 @@ class UNet(Net):
         shape = (height, width, self.word_layers)
         return blocks.WordLayers(shape, self.out_channels, tuple(self.word_sets), self.dtype, name="word_layers")
 
+    @property
+    def paints(self) -> bool:
+        """Whether it has word layers."""
+        return bool(self.word_layers and self.head_channels)
+
     @nn.nowrap
     def check_shape(self, shape: tuple[int, int, int]) -> None:
         """Raise ValueError unless images of `shape` pass the stem and all levels without remainder."""

@@ -1,0 +1,132 @@
+"""The word prior: decides what a label leaves open, word by word, before the picture of the label is drawn.
+
+A label of three states is a complete one that absorbing diffusion has partly undone: unspecified is the absorbing state
+(Austin et al. 2021, arXiv 2107.03006, Section 3.1). The way back, one word after another in any order, is an any-order
+autoregressive model (Hoogeboom et al. 2022, arXiv 2110.02037), so that any open label can be completed.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Key
+
+from ddpm_jax import labels
+
+STEPS, BATCH, RATE = 2000, 512, 2e-3  # of the fit
+RAREST = 1e-6  # share of labels that something never seen is taken to have
+HIGHEST = 30.0  # of a logit: exp of it, times some, is a float32 still
+
+Label = Int[Array, "words"]
+Logits = Callable[[Label], Float[Array, "words"]]  # a label -> of each word, the logit that it is present
+
+
+class WordPrior(nn.Module):
+    """The net: from a label [words] the logits [words] of each word to be present, given what the label says."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, label: Label) -> Float[Array, "words"]:
+        """Return the logits; those of words that the label specifies mean nothing."""
+        said = jnp.concatenate([label > 0, label < 0]).astype(jnp.float32)  # [2 words]
+        x = nn.silu(nn.Dense(self.width, name="said")(said))
+        x += nn.silu(nn.Dense(self.width, name="hidden")(x))
+        return nn.Dense(label.shape[0], kernel_init=nn.initializers.zeros, name="open")(x)
+
+
+def logits(prior: WordPrior, params: Any) -> Logits:
+    """Return a prior with its parameters as a function of a label."""
+    return cast(Logits, functools.partial(prior.apply, {"params": params}))
+
+
+def bound(given: Logits, label: Label, key: Key[Array, ""], space: labels.LabelSpace) -> Float[Array, ""]:
+    """Return an estimate of a bound on -log p(complete label), in nats: the expected cost of a random order of words.
+
+    words / (words - t) times the sum of -log p over hidden words, where t ~ U{0, ..., words - 1} random words are shown
+    (Hoogeboom et al. 2022, Section 3). A word shown shows its whole Categorical, which is one decision: one of its
+    words, or none with the logit 0. The key is consumed.
+    """
+    words, together = label.shape[0], _together(space)
+    t_key, order_key = jax.random.split(key)
+    t = jax.random.randint(t_key, (), 0, words)
+    rank = jnp.argsort(jax.random.uniform(order_key, (words,)))
+    hidden = ~(together & (rank < t)[None]).any(axis=1)
+    chances = jnp.minimum(given(jnp.where(hidden, 0, label)), HIGHEST)
+    nats = jnp.log1p(together @ jnp.exp(chances)) - together @ jnp.where(label > 0, chances, 0.0)
+    return words / (words - t) * jnp.sum(jnp.where(hidden, nats, 0.0))
+
+
+def complete(given: Logits, label: Label, key: Key[Array, ""], space: labels.LabelSpace) -> Label:
+    """Return the complete label that a label becomes: its open words are drawn one after another, in random order.
+
+    What it says stays. A Categorical is drawn as one; where the label rules out some of its words, among the others,
+    and before all else. The key is consumed.
+    """
+    together = _together(space)
+    order_key, none_key, word_key = jax.random.split(key, 3)
+    partly = (together & (label == 0)[None]).any(axis=1) & (label != 0)
+    order = jnp.argsort(jax.random.uniform(order_key, label.shape) - partly)
+
+    def decide(label: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
+        word, none = at
+        undecided = (together & (label == 0)[None]).any(axis=1)
+        chances = given(jnp.where(undecided, 0, label)) + noise  # their largest is drawn by softmax (Gumbel)
+        mine = jnp.asarray(together)[word] & (label == 0)
+        best = jnp.argmax(jnp.where(mine, chances, -jnp.inf))
+        drawn = jnp.where((jnp.arange(len(label)) == best) & (chances > none), 1, -1)
+        return jnp.where(mine, drawn, label).astype(label.dtype), None
+
+    noise, none = jax.random.gumbel(word_key, label.shape), jax.random.gumbel(none_key, label.shape)
+    return jax.lax.scan(decide, label, (order, none))[0]
+
+
+def shapes(prior: WordPrior, space: labels.LabelSpace) -> Any:
+    """Return the shapes of what `fit` returns."""
+    return jax.eval_shape(prior.init, jax.random.key(0), jnp.zeros(space.size, jnp.int8))["params"]
+
+
+def _odds(present: np.ndarray, space: labels.LabelSpace) -> np.ndarray:
+    """Return log of how often each word is present, over how often none of its Categorical is, in labels [n, words].
+
+    From here Adam need not learn that a rare word is rare, nor that every picture has one of some words.
+    """
+    none = (present.astype(np.float32) @ _together(space) == 0).mean(axis=0)
+    return np.log(np.maximum(present.mean(axis=0), RAREST)) - np.log(np.maximum(none, RAREST))
+
+
+def _together(space: labels.LabelSpace) -> np.ndarray:
+    """Bool [words, words]: word i and word j are the same, or of one Categorical: decided at once."""
+    return space.rivals | np.eye(space.size, dtype=bool)
+
+
+def fit(prior: WordPrior, complete_labels: Int[np.ndarray, "n words"], key: Key[Array, ""], space: Any) -> Any:
+    """Return the parameters of a prior for complete labels: `STEPS` of Adam on `bound`, half a minute on two cores.
+
+    Labels are drawn evenly, whatever the masks of the pictures' training favour. The key is consumed.
+    """
+    init_key, steps_key = jax.random.split(key)
+    optimizer = optax.adam(optax.cosine_decay_schedule(RATE, STEPS), b2=0.99)
+
+    def mean_bound(params: Any, some: Array, keys: Array) -> Array:
+        given = logits(prior, params)
+        return jax.vmap(lambda label, key: bound(given, label, key, space))(some, keys).mean()
+
+    def step(kept: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
+        params, moments = kept
+        draw_key, bound_key = jax.random.split(key)
+        some = table[jax.random.randint(draw_key, (BATCH,), 0, len(table))]
+        gradient = jax.grad(mean_bound)(params, some, jax.random.split(bound_key, BATCH))
+        updates, moments = optimizer.update(gradient, moments)
+        return (optax.apply_updates(params, updates), moments), None
+
+    table = jnp.asarray(complete_labels)
+    params = prior.init(init_key, table[0])["params"]
+    params["open"]["bias"] = jnp.asarray(_odds(complete_labels > 0, space), jnp.float32)
+    run = jax.jit(lambda kept, keys: jax.lax.scan(step, kept, keys)[0])
+    return run((params, optimizer.init(params)), jax.random.split(steps_key, STEPS))[0]

@@ -1,0 +1,182 @@
+"""The word prior: it completes labels by the law of the labels it was fitted to, and never changes what was said."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import tiny_config
+
+import ddpm_jax
+from ddpm_jax import build, checkpoint, datasets, devices, engine, prior, requests, runtime, train
+from ddpm_jax.labels import Categorical, Flags, LabelSpace
+
+PETS = LabelSpace((Categorical("kind", ("Cat", "Dog", "Bird")), Flags("things", ("Bell", "Collar"))))
+CHANCES = {"Cat": 0.5, "Dog": 0.3, "Bird": 0.2}
+
+
+def pets(n, seed=0):
+    """Complete labels [n, 5]: kinds by `CHANCES`; a bell for half of the cats alone; a collar wherever there is one."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.choice(3, n, p=list(CHANCES.values()))
+    bell = (kinds == 0) & (rng.random(n) < 0.5)
+    return np.where(np.column_stack([kinds[:, None] == np.arange(3), bell, bell]), 1, -1).astype(np.int8)
+
+
+ENTROPY = 0.5 * np.log(2) - sum(p * np.log(p) for p in CHANCES.values())  # nats
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """The logits of a prior fitted to pets."""
+    net = prior.WordPrior(32)
+    return prior.logits(net, prior.fit(net, pets(2000), jax.random.key(0), PETS))
+
+
+def completed(given, label, n, space=PETS):
+    """Return n completions of a label, int8 [n, words]."""
+    one = functools.partial(prior.complete, given, jnp.asarray(space.parse(label)), space=space)
+    return np.asarray(jax.jit(jax.vmap(lambda key: one(key=key)))(jax.random.split(jax.random.key(1), n)))
+
+
+def test_completions_follow_the_law_of_the_labels(fitted):
+    made = completed(fitted, "", 4000) > 0
+    np.testing.assert_allclose(made.mean(axis=0), [*CHANCES.values(), 0.25, 0.25], atol=0.03)
+    assert (made[:, :3].sum(axis=1) == 1).mean() > 0.999  # one kind each
+    assert (made[:, 3] == made[:, 4]).mean() > 0.99 and made[made[:, 3] > 0, 0].mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("label", "word", "share"),
+    [
+        ("Bell", "Cat", 1.0),
+        ("-Cat", "Dog", 0.6),
+        ("-Cat, -Dog", "Bird", 1.0),
+        ("Cat", "Collar", 0.5),
+        ("Dog", "Bell", 0),
+    ],
+)
+def test_what_a_label_says_stays_and_the_rest_follows_from_it(fitted, label, word, share):
+    said, made = PETS.parse(label), completed(fitted, label, 2000)
+    assert (made != 0).all() and (made[:, said != 0] == said[said != 0]).all()
+    assert abs((made[:, PETS.index(word)] > 0).mean() - share) < 0.04
+
+
+@pytest.mark.parametrize("label", ["", "-Cat", "Bird, -Bell", "Bell, -Dog", "-Cat, -Dog, -Bird", "Dog, Bell, Collar"])
+def test_a_net_that_learned_nothing_keeps_what_was_said_too(label):
+    net = prior.WordPrior(4)
+    given = prior.logits(net, net.init(jax.random.key(0), jnp.zeros(5, jnp.int8))["params"])
+    said, made = PETS.parse(label), completed(given, label, 50)
+    assert made.dtype == np.int8 and (made != 0).all() and (made[:, said != 0] == said[said != 0]).all()
+    assert ((made[:, :3] > 0).sum(axis=1) <= 1).all()
+
+
+def test_the_bound_of_a_net_that_knows_nothing_counts_the_choices():
+    def even(label):
+        return jnp.zeros(label.shape)
+
+    label, keys = jnp.asarray(pets(1)[0]), jax.random.split(jax.random.key(0), 20_000)
+    found = jax.vmap(lambda key: prior.bound(even, label, key, PETS))(keys)
+    # Cat, dog, bird or none; and two flags.
+    np.testing.assert_allclose(found.mean(), np.log(4) + 2 * np.log(2), rtol=0.02)
+    flags = LabelSpace((Flags("things", ("Bell", "Collar")),))
+    one = jax.vmap(lambda key: prior.bound(even, label[3:], key, flags))(keys[:50])
+    np.testing.assert_allclose(one, 2 * np.log(2), rtol=1e-6)  # whatever is shown
+
+
+def test_the_bound_of_a_fitted_net_is_the_entropy_of_the_labels(fitted):
+    some = jnp.asarray(pets(20_000, seed=1))
+    keys = jax.random.split(jax.random.key(2), len(some))
+    found = jax.vmap(lambda label, key: prior.bound(fitted, label, key, PETS))(some, keys).mean()
+    assert ENTROPY - 0.03 < found < ENTROPY + 0.08
+
+
+@pytest.fixture(scope="module")
+def with_prior(tmp_path_factory):
+    """The workdir of a tiny run whose net completes labels."""
+    workdir = tmp_path_factory.mktemp("with_prior")
+    quick = {"net__word_prior": 8, "sampling__words": "prior", "optimizer__weight_decay": 0.5}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prior, "STEPS", 20)
+        train.train(build.build(tiny_config(**quick)), str(workdir))
+    return workdir
+
+
+def test_no_step_changes_the_prior_and_every_checkpoint_has_it(with_prior):
+    first, last = (
+        checkpoint.load_arrays(with_prior / "checkpoints" / step, "params")["word_prior"] for step in ("4", "8")
+    )
+    jax.tree.map(np.testing.assert_array_equal, first, last)
+    averaged = checkpoint.load_arrays(with_prior / "checkpoints" / "8", "ema")["word_prior"]
+    jax.tree.map(np.testing.assert_array_equal, first, averaged)
+
+
+def test_pictures_are_of_completed_labels(with_prior):
+    model = ddpm_jax.load(with_prior)
+    asked = model.settings()
+    drawn = model.sample("Cat", n=3, seed=5)
+    np.testing.assert_array_equal(drawn[2], model.sample("Cat", n=1, seed=5, first=2)[0])
+    at = engine.places(3, 5)
+    words = model.completed(model.vectors("Cat", n=3), at, asked)
+    assert (words != 0).all() and (words[:, model.spec.labels.index("Cat")] == 1).all()
+    np.testing.assert_array_equal(drawn, model.render(words, at, asked))
+    np.testing.assert_array_equal(model.trajectory("Cat", n=3, seed=5)[:, -1], drawn)
+    assert (model.sample("Cat", n=3, seed=5, words="net") != drawn).any()
+
+
+def test_variations_of_no_spread_are_one_picture_and_of_some_keep_what_was_asked(with_prior):
+    model = ddpm_jax.load(with_prior)
+    same = model.variations("Cat", n=3, spread=0.0, seed=2)
+    assert (same == model.sample("Cat", seed=2)).all()
+    vectors = model.vectors("Cat", n=6)
+    made = model.other_words(vectors, engine.places(6, 2), model.settings(), 0.5)
+    assert (made[:, vectors[0] != 0] == vectors[0][vectors[0] != 0]).all() and len(np.unique(made, axis=0)) > 1
+
+
+def test_guidance_is_the_nets(with_prior):
+    model = ddpm_jax.load(with_prior)
+    assert model.settings().words == "prior" and model.settings(guidance=2.0).words == "net"
+    with pytest.raises(ValueError, match="words 'prior' leaves nothing open that guidance or weights could lead away"):
+        model.settings(guidance=2.0, words="prior")
+    assert model.led_away_from(model).settings().words == "net"
+
+
+def test_a_prior_that_is_not_there_cannot_be_asked(trained):
+    with pytest.raises(ValueError, match="this checkpoint has no word prior"):
+        ddpm_jax.load(trained).sample("Cat", words="prior")
+    with pytest.raises(runtime.BadInput, match=r"sampling.words is 'prior', but net.word_prior is 0"):
+        build.build(tiny_config(sampling__words="prior"))
+    without = {"net__word_prior": 8, "masks__none": 1.0, "masks__subset": 0.0}
+    with pytest.raises(runtime.BadInput, match=r"sampling.words is 'prior', but the data have no words"):
+        build.build(tiny_config(sampling__words="prior", **without))
+    assert "word_prior" not in build.build(tiny_config(**without)).abstract.params
+
+
+def test_fine_tuning_fits_a_prior_anew(with_prior, monkeypatch):
+    monkeypatch.setattr(prior, "STEPS", 1)
+    run = build.build(tiny_config(net__word_prior=8, init_from=str(with_prior), seed=3))
+    old = checkpoint.load_arrays(with_prior / "checkpoints" / "8", "ema")
+    new = run.init(8).params
+    assert (np.asarray(new["word_prior"]["said"]["kernel"]) != old["word_prior"]["said"]["kernel"]).any()
+    np.testing.assert_array_equal(new["stem"]["kernel"], old["stem"]["kernel"])
+
+
+def test_where_labels_say_every_pixel_one_evaluation_makes_the_same_picture(tmp_path):
+    config = runtime.jsonable(tiny_config(net__word_layers=4, sampling__sampler="ddpm").to_dict())
+    data = datasets.load("avatars", root=str(tmp_path))
+    model, asked = build.make_model(config, data.spec), requests.settle({"steps": 5}, config["sampling"])
+    nets, by, at = engine.Nets(model.init(jax.random.key(0))), engine.Engine(model, devices.mesh()), engine.places(4)
+
+    def guide(labels, **how):
+        return requests.guides(asked._replace(**how), data.spec.labels, labels)
+
+    whole = guide(data.labels[:4])
+    drawn = [
+        by.draw(nets, whole, by.noise(at), at, rows)
+        for rows in (by.rows(asked, whole), requests.rows(asked, model.schedule))
+    ]
+    np.testing.assert_array_equal(*drawn)
+    assert len(by.rows(asked, whole).t) == 1
+    for other in (guide(np.zeros_like(data.labels[:4])), guide(data.labels[:4], guidance=2.0)):
+        assert len(by.rows(asked, other).t) == 5
