@@ -38,6 +38,7 @@ from ddpm_jax import (
 )
 from ddpm_jax.datasets.spec import Dataset, Spec, pairs_seen, without_labels
 from ddpm_jax.evaluation import exact, judge
+from ddpm_jax.labels import Categorical
 
 
 def make_model(config: Mapping[str, Any], spec: Spec) -> model.Model:
@@ -61,6 +62,9 @@ def make_net(
     """Return the network. Raises ValueError if it does not take images of this shape, or for an unknown word."""
     if spec.labels.size:
         fields["word_sets"] = [spec.labels.index(word.strip()) for word in word_sets.split(",") if word.strip()]
+        fields["word_ground"] = np.flatnonzero(
+            [isinstance(group, Categorical) for group in spec.labels.owners]
+        ).tolist()
     fields = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in fields.items()}
     net = nets.NETS[name](out_channels=target.channels(spec.shape[2]), dtype=jnp.dtype(dtype), **fields)
     net.check_shape(spec.shape)

@@ -61,7 +61,7 @@ class Engine:
         self._between = _batched(lambda other, share, one: edit.slerp(one, other, share), mapped=2)
         self._complete = _batched(functools.partial(complete_one, model=model), mapped=2)
         self._draw = _batched(functools.partial(draw_one, model=model), mapped=3)
-        self._frames = _batched(functools.partial(draw_one, model=model, observe=_shown), mapped=3)
+        self._frames = _batched(functools.partial(draw_one, model=model, observe=_seen), mapped=3)
         self._means = _batched(functools.partial(_mean, model=model), mapped=3)
         self._paint = _batched(functools.partial(_paint, model=model), mapped=5)
         self._bound = _batched(functools.partial(_bound, model=model), mapped=3)
@@ -94,8 +94,12 @@ class Engine:
         return _in_buckets(self.over, self._means, (guide, start, at), nets, _float32(rows))
 
     def frames(self, nets: Nets, guide: Guidance, start: np.ndarray, at: Places, rows: samplers.Rows) -> np.ndarray:
-        """Return where each row of the table leaves the pictures, uint8 [n, rows, h, w, c]."""
-        return _in_buckets(self.over, self._frames, (guide, start, at), nets, _float32(rows))[1]
+        """Return what each row of the table takes for the pictures, uint8 [n, rows, h, w, c].
+
+        Where labels say every pixel these are all alike; then it is x_t, where the row leaves them.
+        """
+        x_0, x_t = _in_buckets(self.over, self._frames, (guide, start, at), nets, _float32(rows))[1]
+        return x_t if self.model.settled(guide) else x_0
 
     def paint(
         self,
@@ -152,9 +156,8 @@ def draw_one(
     return process.to_uint8(x_0), frames
 
 
-def _shown(x_0: Array, x_t: Array) -> Array:
-    del x_0
-    return process.to_uint8(x_t)
+def _seen(x_0: Array, x_t: Array) -> tuple[Array, Array]:
+    return process.to_uint8(x_0), process.to_uint8(x_t)
 
 
 def complete_one(label: Array, at: Places, params: Any, *, model: Model) -> Array:
@@ -208,7 +211,8 @@ def _keys(at: Places) -> tuple[Array, Array, Array]:
     """Return the keys of the noise that a picture starts from, of what its sampler draws, and of its words."""
     key = jax.random.fold_in(jax.random.key(at.seed), at.number)
     start_key, sampler_key = jax.random.split(key)
-    return start_key, sampler_key, jax.random.fold_in(key, 2)  # a third split would change the first two
+    # Not split in three, which changes the first two where jax_threefry_partitionable is off.
+    return start_key, sampler_key, jax.random.fold_in(key, 2)
 
 
 def _float32(table: Any) -> Any:

@@ -30,7 +30,7 @@ def artifact(model: Generator, asked: requests.Settings, platforms: Sequence[str
         raise runtime.BadInput(
             "an artifact has classifier-free guidance alone; leave out weights and the weaker checkpoint"
         )
-    settled = asked.words == "prior" and model.model.net.paints
+    settled = asked.words == "prior" and model.model.paints
     rows = requests.rows(requests.once(asked) if settled else asked, model.model.schedule)
     two_passes = model.spec.labels.size > 0 and asked.guidance != 1.0
     one = functools.partial(_picture, model=model, rows=rows, two_passes=two_passes, asked=asked)

@@ -64,7 +64,10 @@ class Generator(loaded.Loaded):
         strength: float = 1.0,
         **how: Unpack[How],
     ) -> UInt8[np.ndarray, "n f h w c"]:
-        """Return x_t after each evaluation on the way to what `sample` (with a picture, `edit`) returns, in order."""
+        """Return each evaluation's estimate of the pictures that `sample` (with a picture, `edit`) makes, in order.
+
+        Where complete labels say every pixel, all estimates would be one: then x_t after each evaluation.
+        """
         vectors, asked = self.vectors(labels, n=n, complete=complete), self.settings(**how)
         at = engine.places(len(vectors), seed)
         vectors = self.completed(vectors, at, asked) if picture is None else vectors
@@ -122,13 +125,10 @@ class Generator(loaded.Loaded):
         **how: Any,
     ) -> Pictures:
         """Return two pictures of one noise: of the label, and of it with the words `out` absent and `into` present."""
-        space = self.spec.labels
-        before = space.parse(label, complete=complete)
-        after = space.unspecified(before, [*out, *into])
-        after[[space.index(word) for word in out]] = -1
-        for word in into:
-            after = self.joined(after, space.parse(word))
-        return self.same_noise([before, after], complete=complete, seed=seed, **how)
+        asked = self.settings(**{key: value for key, value in how.items() if key != "snap"})
+        before = self.spec.labels.parse(label, complete=complete)
+        both = self.swapped(before, out, into, engine.same_place(1, seed), asked)
+        return self.same_noise(both, complete=False, seed=seed, **{**how, "words": "net"})
 
     def reroll(self, label: Label, keep: Sequence[str], *, n: int = 8, seed: int = 0, **how: Any) -> Pictures:
         """Return n new pictures of which only the words to `keep` are asked, as the label has them."""
@@ -152,16 +152,15 @@ class Generator(loaded.Loaded):
         **how: Unpack[How],
     ) -> Pictures:
         """Return pictures from one label's to another's: predictions are mixed, and the noises of two seeds slerped."""
-        requests.refuse("an interpolation", how, ("guidance", "interval", "rescale", "weights", "compose"))
+        requests.refuse("an interpolation", how, ("words", "guidance", "interval", "rescale", "weights", "compose"))
         check_range("frames", frames, 2, loaded.MAX_PICTURES)
-        seeds, asked = (seed, seed if other_seed is None else other_seed), self.settings(**how)
-        at = engine.Places(*map(np.concatenate, zip(*(engine.places(1, each) for each in seeds), strict=True)))
-        ends = self.completed(self.vectors([one, other], complete=complete), at, asked)
+        ends = self.vectors([one, other], complete=complete)
         shares = np.linspace(0, 1, frames)
         guide = requests.stacked([guidance.between(ends[0], ends[1], share) for share in shares.tolist()])
-        first, last = self.engine.noise(at)
-        start = self.engine.between(first, np.repeat(last[None], frames, axis=0), shares)
-        rows = requests.rows(asked, self.model.schedule)
+        seeds = seed, seed if other_seed is None else other_seed
+        first, last = (self.engine.noise(engine.places(1, each)) for each in seeds)
+        start = self.engine.between(first[0], np.repeat(last, frames, axis=0), shares)
+        rows = requests.rows(self.settings(**how), self.model.schedule)
         return self.engine.draw(engine.Nets(self.params), guide, start, engine.same_place(frames, seed), rows)
 
     def edit(
@@ -185,6 +184,7 @@ class Generator(loaded.Loaded):
         >>> model.edit(cat, "Robot", strength=0.7, n=2).shape
         (2, 16, 16, 3)
         """
+        requests.refuse("an edit", how, ("words",))
         check_range("strength", strength, 0, 1)
         vectors, asked, at = self.vectors(label, n=n, complete=complete), self.settings(**how), engine.places(n, seed)
         if strength == 0:
@@ -212,7 +212,7 @@ class Generator(loaded.Loaded):
         >>> model.inpaint(np.zeros((16, 16, 3), np.uint8), np.eye(16, dtype=bool)).shape
         (1, 16, 16, 3)
         """
-        requests.refuse("inpainting", how, ("sampler", "eta"))
+        requests.refuse("inpainting", how, ("sampler", "eta", "words"))
         check_range("repeats", repeats, 1, 100)
         known, mask = self.fit(picture), np.asarray(mask, bool)
         if mask.shape != known.shape[:2]:

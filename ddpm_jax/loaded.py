@@ -58,6 +58,8 @@ class Loaded:
         asked = requests.settle(how, self.defaults)
         if asked.words == "prior" and self.model.prior is None:
             raise ValueError("this checkpoint has no word prior (net.word_prior is 0); use words of 'net'")
+        if self.weak and how.get("words") == "prior":
+            raise ValueError("words 'prior' leaves nothing open for another checkpoint to be worse at; use net")
         return asked._replace(words="net") if self.weak else asked
 
     def vectors(self, labels: Label | Sequence[Label], *, n: int = 1, complete: bool = False) -> np.ndarray:
@@ -88,16 +90,35 @@ class Loaded:
         return self.engine.complete(self.nets, vectors, at) if asked.words == "prior" else vectors
 
     def other_words(self, vectors: np.ndarray, at: engine.Places, asked: Settings, spread: float) -> np.ndarray:
-        """Return complete labels: that of the first place, and for the others it with some words decided anew.
+        """Return the labels of variations: that of the first place, and for the others it with some words drawn anew.
 
-        Each word that the label leaves open is with probability `spread`; one of a Categorical, with its whole group.
+        Each word that the label leaves open is drawn anew with probability `spread`; a Categorical as one.
         """
+        if asked.words == "net":
+            return vectors
         first = self.completed(vectors[:1], engine.Places(*(part[:1] for part in at)), asked)[0]
-        again = np.random.default_rng(int(at.seed[0])).random(vectors.shape) < spread
-        again[0] = False
-        words = self.spec.labels.words
-        some = [self.spec.labels.unspecified(first, [words[i] for i in np.flatnonzero(row)]) for row in again]
-        return self.completed(np.where(vectors != 0, vectors, np.stack(some)), at, asked)
+        coins = np.random.default_rng(int(at.seed[0])).random(vectors.shape) < spread
+        coins[0] = False
+        coins = coins[:, (self.spec.labels.rivals | np.eye(len(first), dtype=bool)).argmax(axis=1)]  # its first word's
+        return self.completed(np.where((vectors == 0) & coins, 0, first).astype(np.int8), at, asked)
+
+    def swapped(
+        self, before: np.ndarray, out: Sequence[str], into: Sequence[str], at: engine.Places, asked: Settings
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a label, completed if the prior decides, and it with words absent (`out`) and present (`into`).
+
+        What nobody asked for and was never seen with the new words is decided anew.
+        """
+        space = self.spec.labels
+        whole = self.completed(before[None], at, asked)[0]
+        after = space.unspecified(whole, [*out, *into])
+        after[[space.index(word) for word in out]] = -1
+        for word in into:
+            after = self.joined(after, space.parse(word))
+        pairs = unseen_pairs(self.meta["pairs_seen"], space, after)
+        kept = {space.index(word) for word in into} | set(np.flatnonzero(before > 0).tolist())
+        loose = [word for pair in pairs for word in pair if space.index(word) not in kept]
+        return whole, self.completed(space.unspecified(after, loose)[None], at, asked)[0]
 
     def guides(self, asked: Settings, vectors: np.ndarray) -> Guidance:
         """Return the guidance of each picture."""
@@ -111,10 +132,13 @@ class Loaded:
         return self.engine.draw(self.nets, guide, start, at, self.engine.rows(asked, guide))
 
     def same_noise(self, vectors: Sequence[np.ndarray], *, complete: bool, seed: int = 0, **how: Any) -> np.ndarray:
-        """Return a picture for each label vector, all from the noise of picture 0 of a seed."""
+        """Return a picture for each label vector, all from the noise of picture 0 of a seed.
+
+        What they leave open the net decides (`words`): a prior would complete each by itself.
+        """
         snap = how.pop("snap", False)
         parsed = self.vectors(list(vectors), complete=complete)
-        at, asked = engine.same_place(len(parsed), seed), self.settings(**how)
+        at, asked = engine.same_place(len(parsed), seed), self.settings(**cast(How, {"words": "net", **how}))
         return self.snapped(self.render(self.completed(parsed, at, asked), at, asked), snap)
 
     def snapped(self, pictures: np.ndarray, snap: bool) -> np.ndarray:

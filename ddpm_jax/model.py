@@ -94,8 +94,13 @@ class Model:
 
     def settled(self, guide: Guidance) -> bool:
         """Say whether pictures under a guidance on the host depend on nothing but their labels: one evaluation does."""
-        alone = guide.weights.shape[-1] == 1
-        return bool(alone and self.net.paints and guide.labels.size and (guide.labels != 0).all())
+        alone = guide.weights.shape[-1] == 1 and self.paints
+        return bool(alone and guide.labels.size and (guide.labels != 0).all())
+
+    @property
+    def paints(self) -> bool:
+        """Whether a complete label says the picture, whatever x_t is: a raw output that does, of the colours."""
+        return self.net.paints and self.target.decode is not None
 
     def denoiser(self, params: Any, guide: Guidance, weak: Any = None) -> tuple[Denoiser, Denoiser | None]:
         """Return the guided (x_t, t) -> x_0, and the same by the most likely colour where the target knows one.

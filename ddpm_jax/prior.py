@@ -20,6 +20,7 @@ from ddpm_jax import labels
 
 STEPS, BATCH, RATE = 2000, 512, 2e-3  # of the fit
 RAREST = 1e-6  # share of labels that something never seen is taken to have
+CERTAIN, EVIDENCE = 8.0, 2.0  # logits: of what no label contradicts, and for each label that could have
 HIGHEST = 30.0  # of a logit: exp of it, times some, is a float32 still
 
 Label = Int[Array, "words"]
@@ -37,7 +38,9 @@ class WordPrior(nn.Module):
         said = jnp.concatenate([label > 0, label < 0]).astype(jnp.float32)  # [2 words]
         x = nn.silu(nn.Dense(self.width, name="said")(said))
         x += nn.silu(nn.Dense(self.width, name="hidden")(x))
-        return nn.Dense(label.shape[0], kernel_init=nn.initializers.zeros, name="open")(x)
+        zeros = nn.initializers.zeros
+        by_pairs = nn.Dense(label.shape[0], use_bias=False, kernel_init=zeros, name="pairs")(said[: label.shape[0]])
+        return by_pairs + nn.Dense(label.shape[0], kernel_init=zeros, name="open")(x)
 
 
 def logits(prior: WordPrior, params: Any) -> Logits:
@@ -58,17 +61,20 @@ def bound(given: Logits, label: Label, key: Key[Array, ""], space: labels.LabelS
     rank = jnp.argsort(jax.random.uniform(order_key, (words,)))
     hidden = ~(together & (rank < t)[None]).any(axis=1)
     chances = jnp.minimum(given(jnp.where(hidden, 0, label)), HIGHEST)
-    nats = jnp.log1p(together @ jnp.exp(chances)) - together @ jnp.where(label > 0, chances, 0.0)
+    sums = functools.partial(jnp.dot, together.astype(np.float32), precision="highest")  # over what is decided at once
+    nats = jnp.log1p(sums(jnp.exp(chances))) - sums(jnp.where(label > 0, chances, 0.0))
     return words / (words - t) * jnp.sum(jnp.where(hidden, nats, 0.0))
 
 
 def complete(given: Logits, label: Label, key: Key[Array, ""], space: labels.LabelSpace) -> Label:
     """Return the complete label that a label becomes: its open words are drawn one after another, in random order.
 
-    What it says stays. A Categorical is drawn as one; where the label rules out some of its words, among the others,
-    and before all else. The key is consumed.
+    What it says, and implies, stays. A Categorical is drawn as one; where the label rules out some of its words, among
+    the others, and before all else (so that of two such groups the first does not know what the other rules out). The
+    key is consumed.
     """
     together = _together(space)
+    label = jnp.where(labels.implied_absent(space, label), -1, label).astype(label.dtype)
     order_key, none_key, word_key = jax.random.split(key, 3)
     partly = (together & (label == 0)[None]).any(axis=1) & (label != 0)
     order = jnp.argsort(jax.random.uniform(order_key, label.shape) - partly)
@@ -100,12 +106,30 @@ def _odds(present: np.ndarray, space: labels.LabelSpace) -> np.ndarray:
     return np.log(np.maximum(present.mean(axis=0), RAREST)) - np.log(np.maximum(none, RAREST))
 
 
+def _ruled_out(present: np.ndarray, space: labels.LabelSpace) -> np.ndarray:
+    """Return what word i says of the logit of word j before anything is learned, [words, words], by labels [n, words].
+
+    At most `CERTAIN`: a plus where each label with i has a word of j's Categorical, and a minus where none has both, of
+    `EVIDENCE` for each label that would by chance; of all a Categorical's words where none has any of them. Some words
+    are too rare for Adam to learn from them what never, or always, goes with them.
+    """
+    has, together = present.astype(np.float32), _together(space)
+    group = np.minimum(has @ together, 1)  # whether a label has a word of each word's Categorical
+    count, both, any_of = has.sum(axis=0), has.T @ has, has.T @ group
+    chance = np.outer(count, group.mean(axis=0))
+    chance = np.where(any_of == 0, chance, np.outer(count, has.mean(axis=0)))
+    always = (any_of == count[:, None]) & (count > 0)[:, None]
+    return CERTAIN * always.astype(np.float32) - np.where(both == 0, np.minimum(EVIDENCE * chance, CERTAIN), 0)
+
+
 def _together(space: labels.LabelSpace) -> np.ndarray:
     """Bool [words, words]: word i and word j are the same, or of one Categorical: decided at once."""
     return space.rivals | np.eye(space.size, dtype=bool)
 
 
-def fit(prior: WordPrior, complete_labels: Int[np.ndarray, "n words"], key: Key[Array, ""], space: Any) -> Any:
+def fit(
+    prior: WordPrior, complete_labels: Int[np.ndarray, "n words"], key: Key[Array, ""], space: labels.LabelSpace
+) -> Any:
     """Return the parameters of a prior for complete labels: `STEPS` of Adam on `bound`, half a minute on two cores.
 
     Labels are drawn evenly, whatever the masks of the pictures' training favour. The key is consumed.
@@ -128,5 +152,6 @@ def fit(prior: WordPrior, complete_labels: Int[np.ndarray, "n words"], key: Key[
     table = jnp.asarray(complete_labels)
     params = prior.init(init_key, table[0])["params"]
     params["open"]["bias"] = jnp.asarray(_odds(complete_labels > 0, space), jnp.float32)
+    params["pairs"]["kernel"] = jnp.asarray(_ruled_out(complete_labels > 0, space), jnp.float32)
     run = jax.jit(lambda kept, keys: jax.lax.scan(step, kept, keys)[0])
     return run((params, optimizer.init(params)), jax.random.split(steps_key, STEPS))[0]

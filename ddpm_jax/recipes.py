@@ -46,7 +46,8 @@ def group(model: Generator, *, label: str, group: str, **how: Any) -> Drawn:
 
 
 def sweep(model: Generator, *, label: str, n: int, key: str, values: Sequence[Any], **how: Any) -> Drawn:
-    """Draw the same n pictures once for each value of a setting, a row each."""
+    """Draw the same n pictures once for each value of a setting, a row each; of guidance, all as the net draws."""
+    how = {"words": "net", **how} if key == "guidance" else how
     rows = [model.sample(label, n=n, **{**how, key: value}) for value in values]
     return Drawn(np.concatenate(rows), n, (), [f"{key} {value}" for value in values], [""] * n)
 

@@ -70,11 +70,15 @@ def settle(how: How, defaults: Mapping[str, Any]) -> Settings:
         raise ValueError(f"weights names {len(asked.weights)} words; at most {MAX_WORDS} can have one of their own")
     for word, weight in asked.weights.items():
         check_range(f"the weight of {word}", weight, 0, 100)
-    if asked.words == "prior" and (asked.guidance != 1 or asked.weights):
-        if given.get("words") == "prior":
-            raise ValueError("words 'prior' leaves nothing open that guidance or weights could lead away from; use net")
-        asked = asked._replace(words="net")
+    if given.get("words") == "prior" and by_net(asked).words == "net":
+        raise ValueError("words 'prior' leaves nothing open that guidance or weights could lead away from; use net")
+    asked = by_net(asked)
     return asked._replace(guidance=float(asked.guidance), interval=(float(low), float(high)))
+
+
+def by_net(asked: Settings) -> Settings:
+    """Return the settings with words of "net" where guidance or weights lead away from what a label leaves open."""
+    return asked._replace(words="net") if asked.guidance != 1 or asked.weights else asked
 
 
 def refuse(what: str, how: How, settings: Sequence[str]) -> None:

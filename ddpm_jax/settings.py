@@ -113,6 +113,8 @@ def check(config: ConfigDict) -> None:
         raise runtime.BadInput("train.steps x train.batch_size must stay below 2^32 images")
     if values["sampling.words"] == "prior" and not values["net.word_prior"]:
         raise runtime.BadInput("sampling.words is 'prior', but net.word_prior is 0; use words of 'net', or a width")
+    if values["sampling.words"] == "prior" and values["sampling.guidance"] != 1:
+        raise runtime.BadInput("sampling.words is 'prior', which takes no guidance; use 'net', or sampling.guidance 1")
     if values["schedule.zero_terminal"] and values["loss.target"] == "eps":
         raise runtime.BadInput("loss.target 'eps' learns nothing at zero terminal SNR; use v, x_0 or palette with it")
 

@@ -9,7 +9,7 @@ from PIL import Image
 from ddpm_jax import build, checkpoint, losses, nets, runtime, state
 from ddpm_jax.configs import avatars_cfg, default, mnist_cfg, mnist_classes_cfg, punks_cfg, punks_uncond_cfg
 from ddpm_jax.datasets import spec
-from ddpm_jax.labels import LabelSpace
+from ddpm_jax.labels import Categorical, Flags, LabelSpace
 from ddpm_jax.nets import unet
 
 
@@ -122,3 +122,10 @@ def test_a_model_that_is_shown_no_label_has_no_words():
 def test_parts_of_a_batch_are_named_when_they_do_not_divide():
     with pytest.raises(ValueError, match=r"of 16 images in 16 parts, each part: batch_size 1 is not divisible by 2"):
         build.build(tiny_config(train__accumulate=16))
+
+
+def test_what_pictures_are_is_the_ground_of_their_layers():
+    space = LabelSpace((Flags("things", ("Bell",)), Categorical("kind", ("Cat", "Dog")), Flags("more", ("Cap",))))
+    section = runtime.jsonable(avatars_cfg.get_config().net.to_dict())
+    net, _ = build.make_nets(**section, spec=spec.Spec("made", (16, 16, 3), space), target=losses.TARGETS["eps"](None))
+    assert net.word_ground == (1, 2)

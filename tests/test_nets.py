@@ -277,6 +277,16 @@ def test_a_word_of_the_sets_changes_what_the_others_paint():
     assert paint([1, -1, 1], **maps)[0][0] == pytest.approx(202)
 
 
+def test_words_of_the_ground_lie_under_the_others_at_first():
+    layers = blocks.WordLayers((2, 2, 3), 4, (), jnp.dtype("float32"), (0, 2))
+    params = layers.init(jax.random.key(0), jnp.ones(4, jnp.int8))["params"]
+    np.testing.assert_array_equal(params["order"].ravel(), [blocks.GROUND, 0, blocks.GROUND, 0])
+    features = layers.apply({"params": params}, jnp.array([1, 1, -1, -1], jnp.int8))[0]
+    np.testing.assert_allclose(
+        features[..., 3:6], params["maps"][1, 0] / 2, atol=0.01
+    )  # the second word's and nothing's
+
+
 def test_word_colours_are_those_of_the_words_present():
     colours = np.arange(12.0).reshape(3, 4)
     rows = paint([1, -1, 1], word_colours=colours)[1]

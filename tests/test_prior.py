@@ -9,7 +9,7 @@ import pytest
 from conftest import tiny_config
 
 import ddpm_jax
-from ddpm_jax import build, checkpoint, datasets, devices, engine, prior, requests, runtime, train
+from ddpm_jax import build, checkpoint, datasets, devices, engine, export, prior, recipes, requests, runtime, train
 from ddpm_jax.labels import Categorical, Flags, LabelSpace
 
 PETS = LabelSpace((Categorical("kind", ("Cat", "Dog", "Bird")), Flags("things", ("Bell", "Collar"))))
@@ -92,6 +92,18 @@ def test_the_bound_of_a_fitted_net_is_the_entropy_of_the_labels(fitted):
     assert ENTROPY - 0.03 < found < ENTROPY + 0.08
 
 
+def test_a_word_too_rare_to_learn_from_takes_what_never_and_always_goes_with_it():
+    space = LabelSpace(
+        (Categorical("kind", ("Cat", "Alien")), Categorical("fur", ("Red", "Grey")), Flags("has", ("Bell",)))
+    )
+    cats = np.tile(np.int8([[1, -1, 1, -1, -1], [1, -1, -1, 1, 1]]), (500, 1))
+    aliens = np.tile(np.int8([[-1, 1, -1, -1, -1]]), (4, 1))  # hairless
+    net = prior.WordPrior(16)
+    given = prior.logits(net, prior.fit(net, np.concatenate([cats, aliens]), jax.random.key(0), space))
+    assert (completed(given, "Alien", 500, space)[:, 2:4] < 0).all(axis=1).mean() > 0.9
+    assert (completed(given, "Cat", 500, space)[:, 2:4] > 0).any(axis=1).mean() > 0.99
+
+
 @pytest.fixture(scope="module")
 def with_prior(tmp_path_factory):
     """The workdir of a tiny run whose net completes labels."""
@@ -129,9 +141,53 @@ def test_variations_of_no_spread_are_one_picture_and_of_some_keep_what_was_asked
     model = ddpm_jax.load(with_prior)
     same = model.variations("Cat", n=3, spread=0.0, seed=2)
     assert (same == model.sample("Cat", seed=2)).all()
-    vectors = model.vectors("Cat", n=6)
-    made = model.other_words(vectors, engine.places(6, 2), model.settings(), 0.5)
-    assert (made[:, vectors[0] != 0] == vectors[0][vectors[0] != 0]).all() and len(np.unique(made, axis=0)) > 1
+    space, vectors = model.spec.labels, model.vectors("Cap", n=40)
+    made = model.other_words(vectors, engine.places(40, 2), model.settings(), 0.4)
+    assert (made[:, vectors[0] != 0] == vectors[0][vectors[0] != 0]).all() and (made != 0).all()
+    for vector in made:
+        space.parse(vector)  # one kind, one skin
+    kinds = made[:, space.slice_of("kind")]
+    assert 0 < (kinds != kinds[0]).any(axis=1).mean() < 0.4  # drawn anew in two of five, and then perhaps the same
+
+
+def test_swap_changes_the_words_and_what_nobody_asked_for_that_they_exclude(with_prior):
+    model, at = ddpm_jax.load(with_prior), engine.same_place(1, 4)
+    space = model.spec.labels
+    whole, after = model.swapped(space.parse("Human, Cap"), ["Cap"], ["Crown"], at, model.settings())
+    differ = {space.words[i] for i in np.flatnonzero(whole != after)}
+    assert differ >= {"Cap", "Crown"} and after[space.index("Crown")] == 1 and after[space.index("Cap")] == -1
+    kept = [i for i, word in enumerate(space.words) if word not in differ]
+    seen = np.unpackbits(np.frombuffer(bytes.fromhex(model.meta["pairs_seen"]), np.uint8), count=space.size**2)
+    lost = np.flatnonzero((whole > 0) & (after < 0))
+    assert all(space.words[i] == "Cap" or not seen.reshape(space.size, -1)[i][after > 0].all() for i in lost) and kept
+    drawn = model.swap("Human, Cap", ["Cap"], ["Crown"], seed=4)
+    np.testing.assert_array_equal(drawn, model.same_noise([whole, after], complete=False, seed=4))
+
+
+def test_what_a_picture_says_or_two_labels_share_is_not_the_priors_to_decide(with_prior):
+    model, net = ddpm_jax.load(with_prior), {"words": "net"}
+    black = np.zeros((16, 16, 3), np.uint8)
+    for call in (
+        lambda **how: model.edit(black, "Cat", **how),
+        lambda **how: model.inpaint(black, np.eye(16, dtype=bool), "Cat", **how),
+        lambda **how: model.interpolate("Cat", "Robot", **how),
+    ):
+        with pytest.raises(ValueError, match="takes no words; leave it out"):
+            call(words="prior")
+    cells = model.grid(["Cat"], ["Cap", "Crown"], same_noise=True)
+    np.testing.assert_array_equal(cells, model.grid(["Cat"], ["Cap", "Crown"], same_noise=True, **net))
+    drawn = recipes.sweep(model, label="Cat", n=2, key="guidance", values=[1.0, 2.0])
+    np.testing.assert_array_equal(drawn.pictures[:2], model.sample("Cat", n=2, **net))
+
+
+def test_an_exported_sampler_completes_labels_too(with_prior, tmp_path):
+    model = ddpm_jax.load(with_prior)
+    export.write(model, model.settings(), tmp_path / "a.stablehlo", ["cpu"])
+    assert export.difference(model, model.settings(), tmp_path / "a.stablehlo", n=4) <= 1
+    raw = np.zeros((1, model.spec.labels.size), np.int8)
+    raw[0, 0] = 1  # and of its rivals nothing
+    made = model.engine.complete(model.nets, np.repeat(raw, 20, axis=0), engine.places(20))
+    assert ((made[:, model.spec.labels.slice_of("kind")] > 0).sum(axis=1) == 1).all()
 
 
 def test_guidance_is_the_nets(with_prior):
@@ -139,7 +195,12 @@ def test_guidance_is_the_nets(with_prior):
     assert model.settings().words == "prior" and model.settings(guidance=2.0).words == "net"
     with pytest.raises(ValueError, match="words 'prior' leaves nothing open that guidance or weights could lead away"):
         model.settings(guidance=2.0, words="prior")
-    assert model.led_away_from(model).settings().words == "net"
+    led = model.led_away_from(model)
+    assert led.settings().words == "net"
+    with pytest.raises(ValueError, match="words 'prior' leaves nothing open for another checkpoint"):
+        led.settings(words="prior")
+    with pytest.raises(runtime.BadInput, match=r"sampling.words is 'prior', which takes no guidance"):
+        build.build(tiny_config(net__word_prior=8, sampling__words="prior", sampling__guidance=2.0))
 
 
 def test_a_prior_that_is_not_there_cannot_be_asked(trained):

@@ -77,8 +77,8 @@ def off_palette(bench: Bench) -> list[Row]:
 def bits(bench: Bench) -> list[Row]:
     """The variational bound of held-out pictures, under no label and under their complete one.
 
-    With a word prior also of no label by way of the words: of the complete label, and of the picture under it. As a
-    label has one picture, that bounds the picture's own likelihood.
+    With words of a prior also of no label by way of the words: -log p(label, picture) bounds -log p(picture), closely
+    where a picture has one label.
     """
     positions = bench.some(bench.sizes.bounds)
     labels, images = bench.data.labels[positions], bench.data.images[positions]

@@ -36,7 +36,7 @@ class Subject:
 
     def draw(self, labels: np.ndarray, *, seed: int = 0, **how: Any) -> np.ndarray:
         """Return a picture of each label [n, words], uint8 [n, h, w, c]; `how` changes the setting."""
-        return self._drawn("draw", self.engine.draw, labels, seed, self.asked._replace(**how))
+        return self._drawn("draw", self.engine.draw, labels, seed, requests.by_net(self.asked._replace(**how)))
 
     def means(self, labels: np.ndarray, *, seed: int = 0) -> np.ndarray:
         """Return the last posterior mean behind what `draw` makes, as bytes but not rounded: float32 [n, h, w, c]."""

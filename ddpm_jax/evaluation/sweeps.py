@@ -20,7 +20,10 @@ FEW_COMPLETE, FEW_OPEN, SLACK = 3, 10, 2  # evaluations that should do, and pict
 
 
 def by_evaluations(bench: Bench) -> list[Row]:
-    """Exact match of every sampler, and obeyed open labels of the subject's own, by net evaluations per picture."""
+    """Exact match of every sampler, and obeyed open labels of the subject's own, by net evaluations per picture.
+
+    What labels leave open is the net's to decide here and in `by_guidance`: a word prior takes neither.
+    """
     if not bench.determined:
         return []
     positions = bench.some(bench.sizes.swept)
@@ -35,7 +38,7 @@ def by_evaluations(bench: Bench) -> list[Row]:
     if bench.judge:
         own = bench.subject.asked.sampler
         asked = attributes.requests(bench.data.labels, bench.data.spec.labels, len(positions))
-        obeyed = {n: words.obeyed(bench.judge, asked, bench.draw(asked, steps=n))[0] for n in EVALUATIONS}
+        obeyed = {n: words.obeyed(bench.judge, asked, bench.draw(asked, steps=n, words="net"))[0] for n in EVALUATIONS}
         rows.append(_fewest("open_by_evaluations", "open labels", {own: obeyed}, own, FEW_OPEN))
     return rows
 
@@ -60,7 +63,7 @@ def by_guidance(bench: Bench) -> list[Row]:
     best: tuple[float, np.ndarray, str] | None = None
     for form, how in FORMS.items():
         for weight in WEIGHTS:
-            drawn = bench.draw(asked, guidance=weight, **how)
+            drawn = bench.draw(asked, guidance=weight, words="net", **how)
             right, _ = words.obeyed(bench.judge, asked, drawn)
             legal = float(bench.judge.verify(drawn).legal.mean()) if bench.judge.render else None
             found.setdefault(form, {})[str(weight)] = {"obeyed": float(right.mean())} | (

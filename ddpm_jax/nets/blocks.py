@@ -7,10 +7,12 @@ and 2x2 resampling as a reshape and one matrix product.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 HIGHEST = 30.0  # of a layer: exp of it, times some, is a float32 still
+GROUND = -4.0  # height that what a picture is starts with
 
 
 def space_to_depth(x: Float[Array, "h w c"], factor: int) -> Float[Array, "p q d"]:
@@ -181,14 +183,16 @@ class WordLayers(nn.Module):
     Each word has a map of features [h, w, d]. A pixel reads the sum of the present words' maps, since the shade of a
     beard is the beard's and the skin's, and the topmost of them: their mean, weighted by exp(height), among which
     nothing has the height 0. A height is the word's place in one order for all pixels plus what it has at this one,
-    so that the order of two words never seen together follows from others'. While a word of `sets` (positions) is
-    present, other maps are used: a woman's hat is not a man's. Where a label leaves a word open, nothing is painted.
+    so that the order of two words never seen together follows from others'; the words of `ground` (positions) start as
+    the lowest, for what a picture is lies under what it has. While a word of `sets` (positions) is present, other maps
+    are used: a woman's hat is not a man's. Where a label leaves a word open, nothing is painted.
     """
 
     shape: tuple[int, int, int]
     colours: int
     sets: tuple[int, ...]
     dtype: jnp.dtype
+    ground: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, label: Array) -> tuple[Array, Array]:
@@ -196,8 +200,9 @@ class WordLayers(nn.Module):
         (h, w, d), words, sets = self.shape, label.shape[0], 1 + len(self.sets)
         zeros, normal = nn.initializers.zeros, nn.initializers.normal
         maps = self.param("maps", normal(0.1), (words, sets, h, w, d))
-        heights = self.param("heights", zeros, (words, sets, h, w)) + self.param("order", zeros, (words, 1, 1, 1))
-        of_maps = self.param("map_colours", normal(0.2), (2 * d, self.colours))
+        heights = self.param("heights", zeros, (words, sets, h, w)) + self.param("order", self._order, (words, 1, 1, 1))
+        # Apart, because each array of the layers has a second moment of its own in Adam (see step.py).
+        of_maps = [self.param(name, normal(0.2), (d, self.colours)) for name in ("sum_colours", "topmost_colours")]
         of_words = self.param("word_colours", zeros, (words, self.colours))
         present = (label > 0).astype(jnp.float32) * (label != 0).all()  # [words]
         mine = jnp.stack([jnp.float32(1), *[present[i] for i in self.sets]])
@@ -209,4 +214,8 @@ class WordLayers(nn.Module):
         added, topmost = jnp.split(jnp.tensordot(chosen, both.astype(self.dtype), 2), 2, axis=-1)  # [h, w, d] each
         features = [added, topmost / total[..., None], jnp.ones((h, w, 1), self.dtype)]
         # The words' own colours as one more row: a pass less over the largest array of the net.
-        return jnp.concatenate(features, axis=-1), jnp.concatenate([of_maps, jnp.dot(present, of_words)[None]])
+        return jnp.concatenate(features, axis=-1), jnp.concatenate([*of_maps, jnp.dot(present, of_words)[None]])
+
+    def _order(self, key: Array, shape: tuple[int, ...]) -> Array:
+        del key
+        return jnp.zeros(shape).at[np.array(self.ground, int)].set(GROUND)

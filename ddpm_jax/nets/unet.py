@@ -22,7 +22,8 @@ class UNet(Net):
     the space-to-depth factor (1 = none), `word_maps` channels of the word maps (0 = none), `head_channels` features per
     pixel that a linear colour classifier reads (0 = a plain output convolution), `word_layers` features per pixel that
     it reads instead where the label is complete (0 = none), `word_sets` the positions of the words that change these,
-    `groups` of the normalisation, `dropout` rate, `dtype` of activations, `remat` to trade recomputation for memory.
+    `word_ground` of those that lie under the others at first, `groups` of the normalisation, `dropout` rate, `dtype` of
+    activations, `remat` to trade recomputation for memory.
     """
 
     out_channels: int
@@ -36,6 +37,7 @@ class UNet(Net):
     head_channels: int = 0
     word_layers: int = 0
     word_sets: Sequence[int] = ()
+    word_ground: Sequence[int] = ()
     groups: int = 8
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.dtype("float32")
@@ -115,7 +117,8 @@ class UNet(Net):
 
     def _layers(self, height: int, width: int) -> nn.Module:
         shape = (height, width, self.word_layers)
-        return blocks.WordLayers(shape, self.out_channels, tuple(self.word_sets), self.dtype, name="word_layers")
+        sets, ground = tuple(self.word_sets), tuple(self.word_ground)
+        return blocks.WordLayers(shape, self.out_channels, sets, self.dtype, ground, name="word_layers")
 
     @property
     def paints(self) -> bool:
