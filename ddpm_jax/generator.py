@@ -92,8 +92,7 @@ class Generator(loaded.Loaded):
         (2, 3, 16, 16, 3)
         """
         cells = self.cells(rows, columns)
-        draw = self.same_noise if same_noise else self.sample
-        pictures = draw(cells, complete=complete, **how)
+        pictures = (self.same_noise if same_noise else self.sample)(cells, complete=complete, **how)
         return pictures.reshape(len(rows), len(columns), *pictures.shape[1:])
 
     def variations(
@@ -126,8 +125,8 @@ class Generator(loaded.Loaded):
     ) -> Pictures:
         """Return two pictures of one noise: of the label, and of it with the words `out` absent and `into` present."""
         asked = self.settings(**{key: value for key, value in how.items() if key != "snap"})
-        before = self.spec.labels.parse(label, complete=complete)
-        both = self.swapped(before, out, into, engine.same_place(1, seed), asked)
+        before, at = self.spec.labels.parse(label, complete=complete), engine.same_place(1, seed)
+        both = self.swapped(before, out, into, at, asked)
         return self.same_noise(both, complete=False, seed=seed, **{**how, "words": "net"})
 
     def reroll(self, label: Label, keep: Sequence[str], *, n: int = 8, seed: int = 0, **how: Any) -> Pictures:

@@ -47,7 +47,7 @@ def make(
 
     drawn, at = engine.Engine(built, over), engine.places(min(PICTURED, len(chosen)))
     guide = requests.guides(asked, built.spec.labels, dataset.labels[chosen[:PICTURED]])
-    rows = requests.rows(asked, built.schedule)
+    rows = drawn.rows(asked, guide)
 
     def measure_samples(now: TrainState) -> tuple[dict[str, float], dict[str, Any]]:
         return {}, {"samples": drawn.draw(engine.Nets(now.ema), guide, drawn.noise(at), at, rows)}

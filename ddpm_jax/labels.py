@@ -71,6 +71,11 @@ class LabelSpace:
         rivals = [[a is b and isinstance(a, Categorical) for b in self.owners] for a in self.owners]
         return np.array(rivals, bool) & ~np.eye(self.size, dtype=bool)
 
+    @functools.cached_property
+    def together(self) -> np.ndarray:
+        """Bool [size, size]: word i and word j are the same, or of one Categorical: what decides one decides both."""
+        return self.rivals | np.eye(self.size, dtype=bool)
+
     def index(self, word: str, group: Group | None = None) -> int:
         """Return the position of a word, of the given group if there is one, in the vector; case does not matter."""
         allowed = group.words if group else self.words

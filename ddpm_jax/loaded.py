@@ -99,7 +99,7 @@ class Loaded:
         first = self.completed(vectors[:1], engine.Places(*(part[:1] for part in at)), asked)[0]
         coins = np.random.default_rng(int(at.seed[0])).random(vectors.shape) < spread
         coins[0] = False
-        coins = coins[:, (self.spec.labels.rivals | np.eye(len(first), dtype=bool)).argmax(axis=1)]  # its first word's
+        coins = coins[:, self.spec.labels.together.argmax(axis=1)]  # its first word's
         return self.completed(np.where((vectors == 0) & coins, 0, first).astype(np.int8), at, asked)
 
     def swapped(

@@ -55,7 +55,7 @@ def bound(given: Logits, label: Label, key: Key[Array, ""], space: labels.LabelS
     (Hoogeboom et al. 2022, Section 3). A word shown shows its whole Categorical, which is one decision: one of its
     words, or none with the logit 0. The key is consumed.
     """
-    words, together = label.shape[0], _together(space)
+    words, together = label.shape[0], space.together
     t_key, order_key = jax.random.split(key)
     t = jax.random.randint(t_key, (), 0, words)
     rank = jnp.argsort(jax.random.uniform(order_key, (words,)))
@@ -73,7 +73,7 @@ def complete(given: Logits, label: Label, key: Key[Array, ""], space: labels.Lab
     the others, and before all else (so that of two such groups the first does not know what the other rules out). The
     key is consumed.
     """
-    together = _together(space)
+    together = space.together
     label = jnp.where(labels.implied_absent(space, label), -1, label).astype(label.dtype)
     order_key, none_key, word_key = jax.random.split(key, 3)
     partly = (together & (label == 0)[None]).any(axis=1) & (label != 0)
@@ -102,7 +102,7 @@ def _odds(present: np.ndarray, space: labels.LabelSpace) -> np.ndarray:
 
     From here Adam need not learn that a rare word is rare, nor that every picture has one of some words.
     """
-    none = (present.astype(np.float32) @ _together(space) == 0).mean(axis=0)
+    none = (present.astype(np.float32) @ space.together == 0).mean(axis=0)
     return np.log(np.maximum(present.mean(axis=0), RAREST)) - np.log(np.maximum(none, RAREST))
 
 
@@ -113,18 +113,13 @@ def _ruled_out(present: np.ndarray, space: labels.LabelSpace) -> np.ndarray:
     `EVIDENCE` for each label that would by chance; of all a Categorical's words where none has any of them. Some words
     are too rare for Adam to learn from them what never, or always, goes with them.
     """
-    has, together = present.astype(np.float32), _together(space)
+    has, together = present.astype(np.float32), space.together
     group = np.minimum(has @ together, 1)  # whether a label has a word of each word's Categorical
     count, both, any_of = has.sum(axis=0), has.T @ has, has.T @ group
     chance = np.outer(count, group.mean(axis=0))
     chance = np.where(any_of == 0, chance, np.outer(count, has.mean(axis=0)))
     always = (any_of == count[:, None]) & (count > 0)[:, None]
     return CERTAIN * always.astype(np.float32) - np.where(both == 0, np.minimum(EVIDENCE * chance, CERTAIN), 0)
-
-
-def _together(space: labels.LabelSpace) -> np.ndarray:
-    """Bool [words, words]: word i and word j are the same, or of one Categorical: decided at once."""
-    return space.rivals | np.eye(space.size, dtype=bool)
 
 
 def fit(

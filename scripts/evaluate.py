@@ -19,16 +19,8 @@ from absl import logging
 from ddpm_jax import commands, devices, engine, generator, judging, runtime
 from ddpm_jax.evaluation import benchmark, judge
 
-MODELS = (
-    "metrics",
-    "sampler",
-    "steps",
-    "times",
-    "words",
-    "guidance",
-    "raw",
-    "share",
-)  # flags that only a checkpoint has
+HOW = {"sampler": str, "steps": int, "times": str, "words": str, "guidance": float}
+MODELS = ("metrics", *HOW, "raw", "share")  # flags that only a checkpoint has
 
 
 def make(argv: list[str] | None) -> None:
@@ -44,7 +36,7 @@ def make(argv: list[str] | None) -> None:
         help=f"core, all (with sweeps and raw weights), or of {','.join(benchmark.METRICS)}",
     )
     add("--split", default="", help="what to judge by (default: what the model held out; of the baseline: iid)")
-    for name, kind in (("sampler", str), ("steps", int), ("times", str), ("words", str), ("guidance", float)):
+    for name, kind in HOW.items():
         add(f"--{name}", type=kind, help="instead of the checkpoint's")
     add("--raw", action="store_true", help="the parameters themselves, not their average (EMA)")
     add("--share", type=float, default=1.0, help="of the benchmark's pictures and requests: less is a quick look")
@@ -66,7 +58,7 @@ def make(argv: list[str] | None) -> None:
     logging.set_verbosity(logging.ERROR)  # that words of a held-out label were never seen together is no news here
     devices.configure(engine.BUCKETS[-1])
     if args.checkpoint:
-        how = {key: getattr(args, key) for key in ("sampler", "steps", "times", "words", "guidance")}
+        how = {key: getattr(args, key) for key in HOW}
         model = generator.load(args.checkpoint, "raw" if args.raw else "ema")
         by = {"how": how, "split": args.split, "root": args.root, "share": args.share}
         judging.write_report(model, args.metrics, out, **by)

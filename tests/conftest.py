@@ -52,6 +52,16 @@ def trained(tmp_path_factory):
     return workdir
 
 
+@pytest.fixture(autouse=True, scope="module")
+def verbosity():
+    """Give absl's verbosity back, which the scripts lower: tests of warnings may follow in the same process."""
+    from absl import logging
+
+    before = logging.get_verbosity()
+    yield
+    logging.set_verbosity(before)
+
+
 Figure = Callable[[str, Any], None]
 
 
