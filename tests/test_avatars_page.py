@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from streamlit.testing.v1 import AppTest
 
 from ddpm_jax import animation, archive, images, releases
-from ddpm_jax.dashboard import avatars, controls, jobs, sampler, serve, studio, ui
+from ddpm_jax.dashboard import avatars, controls, jobs, runs, sampler, serve, studio, ui
 from ddpm_jax.datasets import avatars as faces
 
 
@@ -95,6 +95,28 @@ def test_controls_change_the_job_and_the_address(page: AppTest, stand_in: StandI
     assert page.query_params["steps"] == "3" and page.query_params["complete"] == "1"
 
 
+def test_a_model_without_a_prior_leaves_open_words_to_its_net(page: AppTest, stand_in: StandIn) -> None:
+    page.run()
+    assert page.selectbox(key="words").disabled and stand_in.last()["words"] == "net"
+
+
+def test_what_decides_open_words_can_be_said_of_a_model_that_has_a_prior(
+    page: AppTest, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = runs._meta.__wrapped__  # no cached description is changed
+
+    def with_prior(path: Path, changed: int) -> tuple[dict[str, Any], int]:
+        meta, size = read(path, changed)
+        meta["config"]["net"]["word_prior"], meta["config"]["sampling"]["words"] = 8, "prior"
+        return meta, size
+
+    monkeypatch.setattr(runs, "_meta", with_prior)
+    page.run()
+    assert stand_in.last()["words"] == "prior" and not page.selectbox(key="words").disabled
+    page.selectbox(key="words").set_value("net").run()
+    assert stand_in.last()["words"] == "net" and page.query_params["words"] == "net"
+
+
 def test_a_surprise_keeps_what_is_locked_and_clear_forgets_all(page: AppTest, stand_in: StandIn) -> None:
     page.query_params["label"] = "Cat"
     page.run()
@@ -160,7 +182,7 @@ def test_a_picture_made_here_restores_its_controls(page: AppTest, stand_in: Stan
     png = images.encode_png(images.to_pil(picture), recipe)
     gif = animation.encode(np.zeros((2, 1, 16, 16, 3), np.uint8), recipe=recipe)
     for name, content in (("a.png", png), ("b.gif", gif)):
-        page.session_state["words"] = {}
+        page.session_state["states"] = {}
         page.segmented_control(key="mode").set_value("From a picture").run()
         page.file_uploader(key="upload").upload(name, content, "image/png").run()
         assert not page.exception
@@ -174,6 +196,7 @@ def test_an_uploaded_picture_is_edited_and_odd_sizes_are_reduced(page: AppTest, 
     page.segmented_control(key="mode").set_value("From a picture").run()
     page.file_uploader(key="upload").upload("a.png", ui.png(np.zeros((50, 31, 3), np.uint8)), "image/png").run()
     assert not page.exception and "reduced to 16x16" in texts(page)
+    assert "words" not in stand_in.last("edit")
     sent = images.decode_png(base64.b64decode(stand_in.last("edit")["picture"]), "it")
     assert sent.shape == (16, 16, 3)
 

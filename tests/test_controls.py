@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm_jax import samplers, schedules
+from ddpm_jax import requests, samplers, schedules
 from ddpm_jax.dashboard import controls
 from ddpm_jax.dashboard.controls import Controls
 from ddpm_jax.datasets import DATASETS, SHELVES, avatars, punks, spec
@@ -21,6 +21,7 @@ PAIRS = spec.pairs_seen(
 def test_the_page_offers_all_samplers_and_times() -> None:
     assert set(controls.CHOICES["sampler"]) == set(samplers.SAMPLERS)
     assert set(controls.CHOICES["times"]) == set(schedules.GRIDS)
+    assert controls.CHOICES["words"] == requests.WORDS
 
 
 def test_the_shelves_hold_each_word_of_their_group_once() -> None:
@@ -74,6 +75,15 @@ def test_settings_of_a_checkpoint_beyond_what_the_page_offers_are_brought_in() -
     assert (made.steps, made.guidance, made.sampler, made.times) == (100, 10.0, "ddpm", "log_snr")
 
 
+def test_what_decides_open_words_is_the_checkpoints_until_said_otherwise_and_guidance_leaves_it_to_the_net() -> None:
+    start = controls.starting("faces", {**SAMPLING, "words": "prior"})
+    assert start.words == controls.job(start)["words"] == "prior"
+    assert controls.to_query(start._replace(words="net"), start, 1)["words"] == "net"
+    assert controls.updated(start, {"words": "net"}, SPACE) == (start._replace(words="net"), [])
+    assert controls.updated(start, {"words": "?"}, SPACE)[1] == ["words is '?'; choose one of net, prior"]
+    assert "words" not in controls.job(start._replace(guidance=2.0))
+
+
 def test_states_and_labels_lead_to_each_other() -> None:
     states = {"Cat": 1, "Cap": -1, "Pipe": 1}
     label = SPACE.format(controls.vector(SPACE, states))
@@ -112,5 +122,6 @@ def test_a_job_asks_for_all_variations_and_a_recipe_for_the_one_chosen() -> None
         "n": 3,
         "seed": 0,
         "snap": False,
+        "words": "net",
     }
     assert controls.job(now, pick=True) == {**controls.job(now), "pick": 2}

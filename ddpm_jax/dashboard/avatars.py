@@ -13,7 +13,8 @@ from ddpm_jax.dashboard.controls import Controls
 from ddpm_jax.dashboard.sampler import array
 from ddpm_jax.datasets import SHELVES
 
-WIDGETS = ("complete", "n", "seed", "sampler", "times", "steps", "guidance", "snap")
+WIDGETS = ("complete", "n", "seed", "sampler", "times", "words", "steps", "guidance", "snap")
+WORDS = {"net": "come as the net draws", "prior": "are decided before it draws"}
 MODES = ("Avatar", "Grid", "From a picture", "History")
 KEPT = (*WIDGETS, "model", "which", "mode", "scale", "clear", "moving", "strength", "locked")
 
@@ -39,12 +40,12 @@ def show() -> None:
     left, right = st.columns([5, 7], gap="large")
     with left:
         _words(model, faces)
-        _settings()
+        _settings(model)
     with right, st.container(key="result"):
         mode = st.segmented_control("Show", MODES, key="mode", required=True)
         recall.done()
         if mode in ("Avatar", "From a picture"):
-            studio.flag(model, [state["words"]])
+            studio.flag(model, [state["states"]])
         if mode == "Grid":
             studio.grid(model, now)
         elif mode == "From a picture":
@@ -82,7 +83,7 @@ def _current(model: ui.Model) -> Controls:
             st.warning("; ".join(problems), icon=":material/warning:")
         state["avatar_model"] = model.name
         _set(wanted, model)
-    label = space.format(controls.vector(space, state["words"]))
+    label = space.format(controls.vector(space, state["states"]))
     pick = min(state.get("pick", 0), state["n"] - 1)
     return start._replace(which=model.which, label=label, pick=pick, **{key: state[key] for key in WIDGETS})
 
@@ -101,13 +102,13 @@ def _set(wanted: Controls, model: ui.Model) -> None:
 
 
 def _set_words(states: tiles.States) -> None:
-    st.session_state["words"] = states
+    st.session_state["states"] = states
     st.session_state["revision"] = st.session_state.get("revision", 0) + 1
 
 
 def _known(model: ui.Model) -> str:
     """Return what of the present words another model knows, too."""
-    words = {word: state for word, state in st.session_state["words"].items() if word in model.spec.labels.words}
+    words = {word: state for word, state in st.session_state["states"].items() if word in model.spec.labels.words}
     return model.spec.labels.format(controls.vector(model.spec.labels, words))
 
 
@@ -118,7 +119,7 @@ def _words(model: ui.Model, faces: Future[Any]) -> None:
     tiles.words(
         model.spec.labels,
         SHELVES.get(model.spec.name, {}),
-        st.session_state["words"],
+        st.session_state["states"],
         revision=st.session_state["revision"],
         portraits=portraits,
         key="picker",
@@ -127,12 +128,12 @@ def _words(model: ui.Model, faces: Future[Any]) -> None:
 
 
 def _words_clicked() -> None:
-    st.session_state["words"] = tiles.states("picker")
+    st.session_state["states"] = tiles.states("picker")
     if st.session_state["mode"] == "History":
         st.session_state["mode"] = MODES[0]
 
 
-def _settings() -> None:
+def _settings(model: ui.Model) -> None:
     with st.expander("How it is sampled", icon=":material/tune:"):
         st.toggle("Everything not chosen is absent", key="complete", help='Otherwise "any": the model decides')
         one, two = st.columns(2)
@@ -145,6 +146,14 @@ def _settings() -> None:
         )
         two.slider(
             "Guidance", 0.0, 10.0, key="guidance", step=0.5, help="0 ignores the words, 1 obeys, more exaggerates"
+        )
+        st.selectbox(
+            "Words not chosen",
+            controls.CHOICES["words"],
+            key="words",
+            format_func=WORDS.__getitem__,
+            disabled=not model.meta["config"]["net"].get("word_prior"),
+            help="Decided first, they are as frequent as in the data; guidance leaves them to the net",
         )
         st.toggle("Snap to the palette", key="snap", help="Move each pixel to the nearest colour of the data set")
 
@@ -172,7 +181,7 @@ def _picked() -> None:
 
 
 def _actions(model: ui.Model, now: Controls) -> None:
-    space, words = model.spec.labels, st.session_state["words"]
+    space, words = model.spec.labels, st.session_state["states"]
     row = st.container(horizontal=True)
     row.button("Surprise me", icon=":material/casino:", on_click=_surprise, args=(model,), type="primary")
     row.button("New seed", icon=":material/refresh:", on_click=_reroll, help="The same words, other pictures")
@@ -189,7 +198,7 @@ def _actions(model: ui.Model, now: Controls) -> None:
 
 
 def _surprise(model: ui.Model) -> None:
-    words, seed = st.session_state["words"], int(np.random.default_rng().integers(2**31))
+    words, seed = st.session_state["states"], int(np.random.default_rng().integers(2**31))
     kept = {word: words[word] for word in st.session_state.get("locked", ()) if word in words}
     _set_words(controls.surprise(model.spec.labels, model.meta["pairs_seen"], kept, seed))
 
@@ -199,7 +208,7 @@ def _reroll() -> None:
 
 
 def _swap(out: str, into: str) -> None:
-    _set_words({**{word: state for word, state in st.session_state["words"].items() if word != out}, into: 1})
+    _set_words({**{word: state for word, state in st.session_state["states"].items() if word != out}, into: 1})
 
 
 def _portraits(model: ui.Model) -> Future[Any]:

@@ -14,6 +14,7 @@ CHOICES = {
     "which": ("ema", "raw"),
     "sampler": ("ddpm", "ddim", "dpmpp_2m", "dpmpp_3m", "unipc", "heun", "euler_ancestral"),
     "times": ("linear", "quadratic", "trailing", "log_snr", "karras"),
+    "words": ("net", "prior"),
 }
 RANGES: dict[str, tuple[float, float]] = {
     "n": (1, 16),
@@ -36,6 +37,7 @@ class Controls(NamedTuple):
     pick: int = 0
     sampler: str = "ddim"
     times: str = "linear"
+    words: str = "net"
     steps: int = 10
     guidance: float = 1.0
     snap: bool = False
@@ -44,7 +46,7 @@ class Controls(NamedTuple):
 def starting(model: str, sampling: Mapping[str, Any]) -> Controls:
     """Return the controls of a model at first: its own sampling settings, within what the page offers."""
     steps = int(min(max(sampling["steps"], 1), RANGES["steps"][1]))
-    given = {key: sampling[key] for key in ("sampler", "times") if sampling.get(key) in CHOICES[key]}
+    given = {key: sampling[key] for key in ("sampler", "times", "words") if sampling.get(key) in CHOICES[key]}
     return Controls(model=model, steps=steps, guidance=float(min(sampling["guidance"], 10.0)), **given)
 
 
@@ -71,8 +73,12 @@ def to_query(now: Controls, start: Controls, step: int) -> dict[str, str]:
 
 
 def job(now: Controls, *, pick: bool = False) -> dict[str, Any]:
-    """Return the job of the controls: n variations, or with `pick` the chosen one of them."""
-    made = {key: getattr(now, key) for key in ("label", "complete", "n", "seed", "snap", *SETTINGS)}
+    """Return the job of the controls: n variations, or with `pick` the chosen one of them.
+
+    With guidance the net decides open words, whatever `words` says: it leads away from what a label leaves open.
+    """
+    keys = ("label", "complete", "n", "seed", "snap", *SETTINGS, *(("words",) if now.guidance == 1 else ()))
+    made = {key: getattr(now, key) for key in keys}
     return {"kind": "sheet", **made, **({"pick": now.pick} if pick else {})}
 
 

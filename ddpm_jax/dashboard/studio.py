@@ -54,7 +54,7 @@ def grid(model: ui.Model, now: Controls) -> None:
     if not rows or not columns:
         st.info("Choose one word or more for the rows, and for the columns.")
         return
-    words = {word: state for word, state in st.session_state["words"].items() if word not in (*rows, *columns)}
+    words = {word: state for word, state in st.session_state["states"].items() if word not in (*rows, *columns)}
     flag(model, [{**words, row: 1, column: 1} for row, column in itertools.product(rows, columns)])
     label = model.spec.labels.format(controls.vector(model.spec.labels, words))
     job = {**controls.job(now), "kind": "grid", "label": label, "rows": rows, "columns": columns}
@@ -114,7 +114,8 @@ def from_picture(model: ui.Model, now: Controls) -> None:
     if "given" not in state:
         st.caption(f"A picture of {width}x{height}, or enlarged from it, is taken as it is; others are reduced.")
         return
-    job = {**controls.job(now), "kind": "edit", "picture": state["given"], "strength": strength}
+    how = {key: value for key, value in controls.job(now).items() if key != "words"}  # the picture says the rest
+    job = {**how, "kind": "edit", "picture": state["given"], "strength": strength}
     answer = ui.ask("draw", part="edit", model=model.path, which=model.which, job=job)
     if answer is not None:
         _edited(array(answer["pictures"]), {**answer["recipe"], "job": job, "scale": 10, "background": None})
