@@ -252,13 +252,13 @@ def test_a_net_takes_every_shape_unless_it_says_which():
     nets.Net().check_shape((7, 5, 3))
 
 
-def paint(label, *, sets=(), **params):
+def paint(label, *, sets=(), deterministic=True, **params):
     """Features [2 d + 1] of the one pixel that a label paints, d = 1, and the rows that read them."""
     layers = blocks.WordLayers((1, 1, 1), 4, sets, jnp.dtype("float32"))
     words = len(label)
     start = layers.init(jax.random.key(0), jnp.zeros(words, jnp.int8))["params"]
     given = {name: jnp.asarray(value, jnp.float32).reshape(start[name].shape) for name, value in params.items()}
-    features, rows = layers.apply({"params": {**start, **given}}, jnp.array(label, jnp.int8))
+    features, rows = layers.apply({"params": {**start, **given}}, jnp.array(label, jnp.int8), deterministic)
     return np.asarray(features).ravel(), np.asarray(rows)
 
 
@@ -277,14 +277,27 @@ def test_a_word_of_the_sets_changes_what_the_others_paint():
     assert paint([1, -1, 1], **maps)[0][0] == pytest.approx(202)
 
 
+def test_a_word_that_its_set_has_not_learned_is_painted_as_in_another_but_not_in_training():
+    maps = {"maps": [[1, 2], [10, 0], [0, 200]], "sets": (2,), "heights": [[0, 0], [5, 9], [0, 5]]}
+    features = paint([-1, 1, 1], **maps)[0]
+    assert features[0] == pytest.approx(210) and features[1] == pytest.approx(105, rel=0.01)  # as high as in its own
+    assert paint([-1, 1, 1], deterministic=False, **maps)[0][0] == pytest.approx(200)
+    assert paint([1, 1, -1], **maps)[0][0] == pytest.approx(11)
+
+
 def test_words_of_the_ground_lie_under_the_others_at_first():
     layers = blocks.WordLayers((2, 2, 3), 4, (), jnp.dtype("float32"), (0, 2))
     params = layers.init(jax.random.key(0), jnp.ones(4, jnp.int8))["params"]
     np.testing.assert_array_equal(params["order"].ravel(), [blocks.GROUND, 0, blocks.GROUND, 0])
-    features = layers.apply({"params": params}, jnp.array([1, 1, -1, -1], jnp.int8))[0]
-    np.testing.assert_allclose(
-        features[..., 3:6], params["maps"][1, 0] / 2, atol=0.01
-    )  # the second word's and nothing's
+    maps = jax.random.normal(jax.random.key(1), params["maps"].shape)
+    features = layers.apply({"params": {**params, "maps": maps}}, jnp.array([1, 1, -1, -1], jnp.int8))[0]
+    np.testing.assert_allclose(features[..., 3:6], maps[1, 0] / 2, atol=0.05)  # the second word's and nothing's
+
+
+def test_the_canvas_lies_under_every_complete_label_and_words_start_without_a_trace():
+    assert paint([1, -1, 1], canvas=[5])[0] == pytest.approx([5, 0, 1])
+    assert paint([1, 1, -1], canvas=[5], maps=[1, 10, 100])[0] == pytest.approx([16, 11 / 3, 1])
+    assert paint([1, 1, 0], canvas=[5], maps=[1, 10, 100])[0] == pytest.approx([0, 0, 1])
 
 
 def test_word_colours_are_those_of_the_words_present():

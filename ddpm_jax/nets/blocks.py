@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 HIGHEST = 30.0  # of a layer: exp of it, times some, is a float32 still
 GROUND = -4.0  # height that what a picture is starts with
@@ -180,12 +180,15 @@ class WordMaps(nn.Module):
 class WordLayers(nn.Module):
     """What the words of a complete label paint, as features of each pixel that a linear classifier reads.
 
-    Each word has a map of features [h, w, d]. A pixel reads the sum of the present words' maps, since the shade of a
-    beard is the beard's and the skin's, and the topmost of them: their mean, weighted by exp(height), among which
-    nothing has the height 0. A height is the word's place in one order for all pixels plus what it has at this one,
-    so that the order of two words never seen together follows from others'; the words of `ground` (positions) start as
-    the lowest, for what a picture is lies under what it has. While a word of `sets` (positions) is present, other maps
-    are used: a woman's hat is not a man's. Where a label leaves a word open, nothing is painted.
+    Each word has a map of features [h, w, d]. A pixel reads a sum and a topmost. The sum is of the present words' maps,
+    since the shade of a beard is the beard's and the skin's, and of the canvas, which is what all pictures have in
+    common. The topmost is the words' mean, weighted by exp(height), among which nothing has the height 0. A height is
+    the word's place in one order for all pixels plus what it has at this one, so that the order of two words never seen
+    together follows from others'; the words of `ground` (positions) start as the lowest, for what a picture is lies
+    under what it has. While a word of `sets` (positions) is present, other maps are used: a woman's hat is not a man's.
+    Maps start at zero and stay there where no picture has shown the word; but for training, such a word is painted as
+    in another set: no woman of the data wears a hoodie, and asked for it she has a man's. Where a label leaves a word
+    open, neither words nor canvas paint.
     """
 
     shape: tuple[int, int, int]
@@ -195,23 +198,29 @@ class WordLayers(nn.Module):
     ground: tuple[int, ...] = ()
 
     @nn.compact
-    def __call__(self, label: Array) -> tuple[Array, Array]:
+    def __call__(self, label: Array, deterministic: bool = True) -> tuple[Array, Array]:
         """Return features [h, w, 2 d + 1] for a label [words], and the rows [2 d + 1, colours] that read them."""
         (h, w, d), words, sets = self.shape, label.shape[0], 1 + len(self.sets)
         zeros, normal = nn.initializers.zeros, nn.initializers.normal
-        maps = self.param("maps", normal(0.1), (words, sets, h, w, d))
+        maps = self.param("maps", zeros, (words, sets, h, w, d))
         heights = self.param("heights", zeros, (words, sets, h, w)) + self.param("order", self._order, (words, 1, 1, 1))
         # Apart, because each array of the layers has a second moment of its own in Adam (see step.py).
         of_maps = [self.param(name, normal(0.2), (d, self.colours)) for name in ("sum_colours", "topmost_colours")]
         of_words = self.param("word_colours", zeros, (words, self.colours))
-        present = (label > 0).astype(jnp.float32) * (label != 0).all()  # [words]
+        complete = (label != 0).all().astype(jnp.float32)
+        canvas = complete * self.param("canvas", zeros, (1, h, w, d))[0]
+        present = complete * (label > 0)  # [words]
         mine = jnp.stack([jnp.float32(1), *[present[i] for i in self.sets]])
         mine = mine.at[0].add(-mine[1:].sum())  # [sets], 1 for the one in use
-        chosen = jnp.outer(present, mine).astype(self.dtype)
+        chosen = jnp.outer(present, mine)
+        if deterministic:
+            chosen = _borrow(chosen, (maps != 0).any(axis=(2, 3, 4)))
+        chosen = chosen.astype(self.dtype)
         weights = jnp.exp(jnp.clip(heights, -HIGHEST, HIGHEST))  # [words, sets, h, w]
         total = 1.0 + jnp.tensordot(chosen, weights.astype(self.dtype), 2).astype(jnp.float32)
         both = jnp.concatenate([maps, maps * weights[..., None]], axis=-1)
         added, topmost = jnp.split(jnp.tensordot(chosen, both.astype(self.dtype), 2), 2, axis=-1)  # [h, w, d] each
+        added = added + canvas.astype(self.dtype)
         features = [added, topmost / total[..., None], jnp.ones((h, w, 1), self.dtype)]
         # The words' own colours as one more row: a pass less over the largest array of the net.
         return jnp.concatenate(features, axis=-1), jnp.concatenate([*of_maps, jnp.dot(present, of_words)[None]])
@@ -219,3 +228,10 @@ class WordLayers(nn.Module):
     def _order(self, key: Array, shape: tuple[int, ...]) -> Array:
         del key
         return jnp.zeros(shape).at[np.array(self.ground, int)].set(GROUND)
+
+
+def _borrow(chosen: Float[Array, "words sets"], learned: Bool[Array, "words sets"]) -> Float[Array, "words sets"]:
+    """Return the choice of maps, of a word that its set has not learned from the first set that has."""
+    sets = chosen.shape[1]
+    lender = jnp.where(learned, jnp.arange(sets), learned.argmax(axis=1, keepdims=True))
+    return jnp.einsum("ws,wsl->wl", chosen, jax.nn.one_hot(lender, sets))

@@ -47,7 +47,10 @@ class UNet(Net):
     def __call__(
         self, x_t: Float[Array, "h w c"], t: Float[Array, ""], label: Int[Array, "words"], deterministic: bool = True
     ) -> Float[Array, "h w out"]:
-        """Return the raw output for x_t at time t in [0, 1] under a three-state label, without dropout by default."""
+        """Return the raw output for x_t at time t in [0, 1] under a three-state label.
+
+        In training (not `deterministic`) there is dropout, and each set of word layers paints with its own maps alone.
+        """
         embedding = self._embed(t, label)
         x = blocks.space_to_depth(x_t.astype(self.dtype), self.stem)
         if label.shape[0] and self.word_maps:
@@ -57,7 +60,7 @@ class UNet(Net):
         x, skips = self._down(x, embedding, deterministic)
         x = self._level_block(x, embedding, len(self.multipliers) - 1, "middle", deterministic)
         x = self._up(x, skips, embedding, deterministic)
-        return self._head(x, label)
+        return self._head(x, label, deterministic)
 
     def _embed(self, t: Array, label: Array) -> Array:
         """One vector [4 channels] for the time and the label: the embedding that every block sees."""
@@ -98,7 +101,7 @@ class UNet(Net):
                 x = blocks.depth_to_space(x, 2)  # [2h, 2w, channels]
         return x
 
-    def _head(self, x: Array, label: Array) -> Array:
+    def _head(self, x: Array, label: Array, deterministic: bool) -> Array:
         """Read out each pixel: directly, or through `head_channels` features that all stem pixels classify alike."""
         x = nn.silu(blocks.GroupNorm(self.groups, name="norm_out")(x))
         pixel_channels = self.head_channels or self.out_channels
@@ -109,7 +112,7 @@ class UNet(Net):
         if self.head_channels:
             painted = None
             if label.shape[0] and self.word_layers:
-                painted = self._layers(x.shape[0], x.shape[1])(label)
+                painted = self._layers(x.shape[0], x.shape[1])(label, deterministic)
                 x = jnp.where((label != 0).all(), 0, x)  # a complete label says every pixel
             # Without a bias, one pass less over the largest array of the net: the features have one already.
             x = blocks.Classifier(self.out_channels, self.dtype, name="classify")(x, painted)
