@@ -1,7 +1,7 @@
 """A checkpoint, loaded and ready to be asked: what every way of making pictures with it has in common."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, Unpack, cast
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from ddpm_jax import build, checkpoint, devices, engine, images, model, requests
+from ddpm_jax import archive, build, checkpoint, devices, engine, images, model, requests, runtime
 from ddpm_jax.datasets.spec import Spec, unseen_pairs
 from ddpm_jax.guidance import Guidance
 from ddpm_jax.labels import Label
@@ -33,6 +33,7 @@ class Loaded:
         over = devices.mesh()
         self.params: Any = jax.device_put(arrays, devices.replicate(over))
         self.model = build.make_model(self.meta["config"], self.spec)
+        _check_net(path, arrays, self.model)
         self.defaults: dict[str, Any] = self.meta["config"]["sampling"]
         self.engine = engine.Engine(self.model, over)
 
@@ -170,3 +171,14 @@ class Loaded:
         here = {"device": jax.devices()[0].device_kind, "devices": jax.device_count(), "jax": jax.__version__}
         here["buckets"] = list(engine.BUCKETS)
         return {**about, **weak, **here, **more}
+
+
+def _check_net(path: Path, arrays: Mapping[str, Any], made: model.Model) -> None:
+    """Raise BadInput for parameters that are not those of the net as this version builds it."""
+    wanted = archive.by_name(jax.eval_shape(made.init, jax.random.key(0)))
+    there = archive.by_name(arrays)
+    different = [name for name, leaf in wanted.items() if name not in there or there[name].shape != leaf.shape]
+    if different:
+        raise runtime.BadInput(
+            f"{path} was made by another version, whose net differs in {different[0]}; train it anew"
+        )

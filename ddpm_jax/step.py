@@ -71,9 +71,9 @@ def _decays(params: Any) -> Any:
 def scale_by_adam(*, b1: float, b2: float, layer_rate: float, epsilon: float = 1e-8) -> optax.GradientTransformation:
     """Return Adam (Kingma & Ba 2015, arXiv 1412.6980) as optax has it, but for those of `state.LAYERS`.
 
-    These are `layer_rate` times as fast, and all entries of their first axis, the words, share one second moment: a
-    word moves by how often it explains a pixel, where with a moment of its own a rare word moves like a common one,
-    and learns the colours of the face that it is on.
+    These are `layer_rate` times as fast, and all entries of their first axis share one second moment. It is the
+    words', most often: a word moves by how often it explains a pixel, where with a moment of its own a rare word moves
+    like a common one, and learns the colours of the face that it is on.
     """
 
     def squares(path: Any, g: Array) -> Array:

@@ -98,6 +98,10 @@ def test_controls_change_the_job_and_the_address(page: AppTest, stand_in: StandI
 def test_a_model_without_a_prior_leaves_open_words_to_its_net(page: AppTest, stand_in: StandIn) -> None:
     page.run()
     assert page.selectbox(key="words").disabled and stand_in.last()["words"] == "net"
+    page.query_params["words"] = "prior"  # of a model that is not here
+    del page.session_state["avatar_model"]
+    page.run()
+    assert "this model has no prior" in texts(page) and stand_in.last()["words"] == "net"
 
 
 def test_what_decides_open_words_can_be_said_of_a_model_that_has_a_prior(
@@ -161,6 +165,7 @@ def test_the_grid_asks_for_rows_by_columns(page: AppTest, stand_in: StandIn) -> 
     page.multiselect(key="Columns of avatars").set_value(["Pipe"]).run()
     job = stand_in.last("grid")
     assert (job["rows"], job["columns"], job["label"]) == (["Cat", "Robot"], ["Pipe"], "Scarf")
+    assert job["same_noise"] and "words" not in job
     assert not page.exception
 
 

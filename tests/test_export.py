@@ -53,6 +53,6 @@ def test_the_command_says_size_and_difference(trained, tmp_path, capsys, monkeyp
     said = capsys.readouterr().out
     assert "for cpu\n" in said and "16 pictures: 0 of 255" in said
     assert main(command) == 65 and "exists; choose another --out" in capsys.readouterr().err
-    assert main([*command, "--force", "--words=prior"]) != 0 and "has no word prior" in capsys.readouterr().err
+    assert main([*command, "--force", "--words=prior"]) == 65 and "has no word prior" in capsys.readouterr().err
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(command) == 65 and "exporting needs flatbuffers" in capsys.readouterr().err

@@ -283,6 +283,9 @@ def test_a_word_that_its_set_has_not_learned_is_painted_as_in_another_but_not_in
     assert features[0] == pytest.approx(210) and features[1] == pytest.approx(105, rel=0.01)  # as high as in its own
     assert paint([-1, 1, 1], deterministic=False, **maps)[0][0] == pytest.approx(200)
     assert paint([1, 1, -1], **maps)[0][0] == pytest.approx(11)
+    others = {"maps": [[1, 2], [0, 20], [0, 0]], "sets": (2,)}  # the second of the other set, the third of none
+    assert paint([1, 1, -1], **others)[0][0] == pytest.approx(21)
+    assert paint([-1, -1, 1], **others)[0][0] == 0
 
 
 def test_words_of_the_ground_lie_under_the_others_at_first():

@@ -52,6 +52,15 @@ def test_releasing_again_replaces_the_arrays_and_keeps_the_card(trained, own):
     assert (own / "faces" / "README.md").read_text() == "a card"
 
 
+def test_a_model_of_another_net_than_this_version_builds_is_refused_by_name(trained, own):
+    source = archive.resolve(trained)
+    meta, arrays = archive.read_meta(source), archive.load_arrays(source)
+    del arrays["stem"]["bias"]
+    releases.write(arrays, {key: meta[key] for key in meta.keys() - set(releases._OWN)}, own / "old")
+    with pytest.raises(runtime.BadInput, match="old was made by another version, whose net differs in stem/bias"):
+        ddpm_jax.load("old")
+
+
 def saved(folder, fingerprint="f", **arrays):
     """A checkpoint of one number an array, of a net whose keys say the same numbers."""
     net = {"word_layers": arrays.get("word_layers", 0), "word_sets": "", "word_prior": arrays.get("word_prior", 0)}

@@ -79,6 +79,9 @@ def _current(model: ui.Model) -> Controls:
         wanted, problems = controls.updated(start, given, space)
         if given.get("checkpoint", str(model.meta["step"])) != str(model.meta["step"]):
             problems.append(f"the link is of another checkpoint; this is step {model.meta['step']}, and draws its own")
+        if wanted.words == "prior" and not model.has_prior:
+            wanted = wanted._replace(words="net")
+            problems.append("this model has no prior: its net decides the words not chosen")
         if problems:
             st.warning("; ".join(problems), icon=":material/warning:")
         state["avatar_model"] = model.name
@@ -152,7 +155,7 @@ def _settings(model: ui.Model) -> None:
             controls.CHOICES["words"],
             key="words",
             format_func=WORDS.__getitem__,
-            disabled=not model.meta["config"]["net"].get("word_prior"),
+            disabled=not model.has_prior,
             help="Decided first, they are as frequent as in the data; guidance leaves them to the net",
         )
         st.toggle("Snap to the palette", key="snap", help="Move each pixel to the nearest colour of the data set")

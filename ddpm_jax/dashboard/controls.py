@@ -75,7 +75,7 @@ def to_query(now: Controls, start: Controls, step: int) -> dict[str, str]:
 def job(now: Controls, *, pick: bool = False) -> dict[str, Any]:
     """Return the job of the controls: n variations, or with `pick` the chosen one of them.
 
-    With guidance the net decides open words, whatever `words` says: it leads away from what a label leaves open.
+    With guidance the net decides open words, whatever `words` says: guidance leads away from what a label leaves open.
     """
     keys = ("label", "complete", "n", "seed", "snap", *SETTINGS, *(("words",) if now.guidance == 1 else ()))
     made = {key: getattr(now, key) for key in keys}

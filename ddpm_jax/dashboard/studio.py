@@ -58,7 +58,8 @@ def grid(model: ui.Model, now: Controls) -> None:
     flag(model, [{**words, row: 1, column: 1} for row, column in itertools.product(rows, columns)])
     label = model.spec.labels.format(controls.vector(model.spec.labels, words))
     job = {**controls.job(now), "kind": "grid", "label": label, "rows": rows, "columns": columns}
-    job = {key: value for key, value in job.items() if key != "n"} | {"same_noise": True}
+    # The same noise tells cells apart by their words alone; a prior would complete each by itself.
+    job = {key: value for key, value in job.items() if key not in ("n", "words")} | {"same_noise": True}
     answer = ui.ask("draw", part="grid", model=model.path, which=model.which, job=job)
     if answer is None:
         return

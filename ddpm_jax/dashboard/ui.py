@@ -25,6 +25,11 @@ class Model(NamedTuple):
     spec: Spec
     which: str
 
+    @property
+    def has_prior(self) -> bool:
+        """Whether something but the net can decide the words that a label leaves open."""
+        return bool(self.meta["config"]["net"].get("word_prior"))
+
 
 def workdir() -> pathlib.Path:
     """Return where the runs are."""

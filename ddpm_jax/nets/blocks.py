@@ -186,9 +186,9 @@ class WordLayers(nn.Module):
     the word's place in one order for all pixels plus what it has at this one, so that the order of two words never seen
     together follows from others'; the words of `ground` (positions) start as the lowest, for what a picture is lies
     under what it has. While a word of `sets` (positions) is present, other maps are used: a woman's hat is not a man's.
-    Maps start at zero and stay there where no picture has shown the word; but for training, such a word is painted as
-    in another set: no woman of the data wears a hoodie, and asked for it she has a man's. Where a label leaves a word
-    open, neither words nor canvas paint.
+    Maps start at zero and stay there where no picture has shown the word. Outside training (`deterministic`), such a
+    word is painted as in another set: no woman of the data wears a hoodie, and asked for one she has a man's. Where a
+    label leaves a word open, neither words nor canvas paint.
     """
 
     shape: tuple[int, int, int]
@@ -208,7 +208,7 @@ class WordLayers(nn.Module):
         of_maps = [self.param(name, normal(0.2), (d, self.colours)) for name in ("sum_colours", "topmost_colours")]
         of_words = self.param("word_colours", zeros, (words, self.colours))
         complete = (label != 0).all().astype(jnp.float32)
-        canvas = complete * self.param("canvas", zeros, (1, h, w, d))[0]
+        canvas = complete * self.param("canvas", zeros, (1, h, w, d))[0]  # of one "word": see step.scale_by_adam
         present = complete * (label > 0)  # [words]
         mine = jnp.stack([jnp.float32(1), *[present[i] for i in self.sets]])
         mine = mine.at[0].add(-mine[1:].sum())  # [sets], 1 for the one in use
