@@ -119,3 +119,29 @@ def test_legal_labels_are_known_from_training_held_out_or_new():
     label = np.stack([*faces.labels[[1, 2, 3, 10, 20]], new, faces.labels[4]])
     verdict = types.SimpleNamespace(label=label, legal=np.array([True] * 6 + [False]))
     assert words._familiar(judged, verdict) == {"train": 3, "held out": 2, "nowhere": 1}
+
+
+def test_words_never_seen_together_count_as_read_and_a_drawing_that_leaves_one_out_does_not():
+    shown = np.stack([SPACE.parse(label, complete=True) for label in ("Cat", "Cat, Beard", "Cat, Mole", "Dog, Hat")])
+
+    def hatless_cats(labels):
+        return render(np.where((np.arange(5) == 4) & (labels[:, :1] > 0), -1, labels))
+
+    fixed = reader_of("Cat")._replace(render=hatless_cats)
+    data = types.SimpleNamespace(
+        spec=types.SimpleNamespace(labels=SPACE),
+        labels=shown,
+        train=np.arange(4),
+        heldout=np.arange(4),
+        pixels=lambda places: render(shown[places]),
+    )
+    fixed = fixed._replace(data=data)
+    stub = types.SimpleNamespace(
+        determined=True,
+        judge=fixed,
+        data=data,
+        sizes=types.SimpleNamespace(requests=4, unseen=20),
+        draw=lambda asked: hatless_cats(np.where(asked == 0, -1, asked)),
+    )
+    row = next(row for row in words.open_labels(stub) if row.metric == "never_seen")
+    assert row.n > 0 and row.value == 0
