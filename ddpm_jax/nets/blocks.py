@@ -214,7 +214,7 @@ class WordLayers(nn.Module):
         mine = mine.at[0].add(-mine[1:].sum())  # [sets], 1 for the one in use
         chosen = jnp.outer(present, mine)
         if deterministic:
-            chosen = _borrow(chosen, (maps != 0).any(axis=(2, 3, 4)))
+            chosen = _borrow(chosen, (maps[..., 0] != 0).any(axis=(2, 3)))  # a feature tells: all learn together
         chosen = chosen.astype(self.dtype)
         weights = jnp.exp(jnp.clip(heights, -HIGHEST, HIGHEST))  # [words, sets, h, w]
         total = 1.0 + jnp.tensordot(chosen, weights.astype(self.dtype), 2).astype(jnp.float32)
