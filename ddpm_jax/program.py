@@ -84,7 +84,7 @@ def make_init(parts: Parts) -> Callable[[int], state.TrainState]:
     """Return the function from the total number of steps to the first state, placed on the mesh."""
     lying = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(parts))
     fresh = jax.jit(parts.first, out_shardings=lying)
-    words = functools.cache(lambda: parts.words())  # timing a run makes a state, too
+    words = functools.cache(parts.words)  # timing a run makes a state, too
     return lambda total: fresh(jnp.asarray(total, jnp.int32), words())
 
 

@@ -72,14 +72,15 @@ def to_query(now: Controls, start: Controls, step: int) -> dict[str, str]:
     return {"model": now.model, "checkpoint": str(step), **texts}
 
 
-def job(now: Controls, *, pick: bool = False) -> dict[str, Any]:
-    """Return the job of the controls: n variations, or with `pick` the chosen one of them.
+def job(now: Controls, kind: str = "sheet", *, pick: bool = False) -> dict[str, Any]:
+    """Return the job of the controls: n variations, or with `pick` the chosen one of them; of another kind, its start.
 
-    With guidance the net decides open words, whatever `words` says: guidance leads away from what a label leaves open.
+    `words` says what decides open words of a sheet. Those of an edited picture it says itself, cells of a grid share
+    their noise instead, and guidance leads away from what a label leaves open: there the net decides.
     """
-    keys = ("label", "complete", "n", "seed", "snap", *SETTINGS, *(("words",) if now.guidance == 1 else ()))
-    made = {key: getattr(now, key) for key in keys}
-    return {"kind": "sheet", **made, **({"pick": now.pick} if pick else {})}
+    words = ("words",) if kind == "sheet" and now.guidance == 1 else ()
+    made = {key: getattr(now, key) for key in ("label", "complete", "n", "seed", "snap", *SETTINGS, *words)}
+    return {"kind": kind, **made, **({"pick": now.pick} if pick else {})}
 
 
 def surprise(space: LabelSpace, pairs: str, keep: Mapping[str, int], seed: int) -> dict[str, int]:

@@ -57,9 +57,8 @@ def grid(model: ui.Model, now: Controls) -> None:
     words = {word: state for word, state in st.session_state["states"].items() if word not in (*rows, *columns)}
     flag(model, [{**words, row: 1, column: 1} for row, column in itertools.product(rows, columns)])
     label = model.spec.labels.format(controls.vector(model.spec.labels, words))
-    job = {**controls.job(now), "kind": "grid", "label": label, "rows": rows, "columns": columns}
-    # The same noise tells cells apart by their words alone; a prior would complete each by itself.
-    job = {key: value for key, value in job.items() if key not in ("n", "words")} | {"same_noise": True}
+    job = {**controls.job(now, "grid"), "label": label, "rows": rows, "columns": columns}
+    job = {key: value for key, value in job.items() if key != "n"} | {"same_noise": True}
     answer = ui.ask("draw", part="grid", model=model.path, which=model.which, job=job)
     if answer is None:
         return
@@ -115,8 +114,7 @@ def from_picture(model: ui.Model, now: Controls) -> None:
     if "given" not in state:
         st.caption(f"A picture of {width}x{height}, or enlarged from it, is taken as it is; others are reduced.")
         return
-    how = {key: value for key, value in controls.job(now).items() if key != "words"}  # the picture says the rest
-    job = {**how, "kind": "edit", "picture": state["given"], "strength": strength}
+    job = {**controls.job(now, "edit"), "picture": state["given"], "strength": strength}
     answer = ui.ask("draw", part="edit", model=model.path, which=model.which, job=job)
     if answer is not None:
         _edited(array(answer["pictures"]), {**answer["recipe"], "job": job, "scale": 10, "background": None})
