@@ -262,28 +262,73 @@ def paint(label, *, sets=(), deterministic=True, **params):
     return np.asarray(features).ravel(), np.asarray(rows)
 
 
+CLEAR = [-40, -40, -40]  # opacity of three words that hide nothing
+
+
 def test_words_paint_the_sum_of_their_maps_and_the_topmost():
-    maps = {"maps": [1, 10, 100]}
+    maps = {"maps": [1, 10, 100], "opacity": CLEAR}
     assert paint([1, 1, -1], **maps)[0] == pytest.approx([11, 11 / 3, 1])  # equal heights, and nothing's: a third each
     assert paint([1, 1, -1], **maps, heights=[0, 20, 40])[0] == pytest.approx([11, 10, 1])  # the third is not there
-    assert paint([1, 1, -1], **maps, heights=[0, 20, 40], order=[29, 0, 0])[0] == pytest.approx([11, 1, 1], rel=1e-2)
+    assert paint([1, 1, -1], **maps, heights=[0, 20, 40], order=[31, 0, 0])[0] == pytest.approx([11, 1, 1], rel=1e-2)
     assert paint([1, -1, -1], **maps, heights=[-20, 0, 0])[0] == pytest.approx([1, 0, 1], abs=1e-6)
     assert paint([1, 1, -1], **maps, heights=[0, 1e4, 1e5])[0] == pytest.approx([11, 10, 1])  # no overflow
 
 
+def test_the_sum_fades_as_far_as_the_topmost_is_opaque():
+    layers = {"maps": [1, 10, 100], "canvas": [5], "heights": [0, 20, 20]}  # the second above the first
+    assert paint([1, 1, -1], **layers, opacity=[-40, 40, -40])[0] == pytest.approx([10, 10, 1])
+    assert paint([1, 1, -1], **layers, opacity=[40, -40, 40])[0] == pytest.approx(
+        [16, 10, 1]
+    )  # what is below counts not
+    half = paint([1, 1, -1], **layers, opacity_everywhere=[0, 0, 0])[0]
+    assert half == pytest.approx([(16 + 10) / 2, 10, 1])
+    start = paint([1, 1, -1], **layers)[0]
+    assert 10 < start[0] < 10.5  # nearly hidden, at first
+    everywhere = paint([1, 1, -1], **layers, opacity=[0, -40, 0], opacity_everywhere=[0, 100, 0])
+    assert everywhere[0] == pytest.approx([10, 10, 1])
+    alike = paint([-1, 1, 1], **layers | {"heights": [0, 20, 20]}, opacity=[0, 40, -40])[0]
+    assert alike == pytest.approx([(115 + 55) / 2, 55, 1])  # one of two at the same height is opaque
+
+
+@pytest.mark.parametrize("name", ["heights", "opacity"])
+def test_heights_and_opacity_spread_to_the_pixels_around(name):
+    layers = blocks.WordLayers((5, 5, 1), 4, (), jnp.dtype("float32"))
+    label = jnp.array([1, 1], jnp.int8)
+    params = layers.init(jax.random.key(0), label)["params"]
+    maps = jnp.broadcast_to(jnp.array([1.0, 10.0])[:, None, None, None, None], (2, 1, 5, 5, 1))
+    params |= {"maps": maps, "heights": params["heights"].at[1].set(1.0)}
+
+    def features(value):
+        raised = params | {name: params[name].at[1, 0, 1, 2].add(value)}
+        return layers.apply({"params": raised}, label)[0]
+
+    around = np.zeros((5, 5), bool)
+    around[0:3, 1:4] = True
+    np.testing.assert_array_equal((features(9.0) != features(0.0)).any(axis=-1), around)
+
+
 def test_a_word_of_the_sets_changes_what_the_others_paint():
-    maps = {"maps": [[1, 2], [10, 20], [100, 200]], "sets": (2,)}  # of each word in the first and the second set
+    maps = {
+        "maps": [[1, 2], [10, 20], [100, 200]],
+        "sets": (2,),
+        "opacity_everywhere": CLEAR,
+    }  # of each word in the first and the second set
     assert paint([1, 1, -1], **maps)[0][0] == pytest.approx(11)
     assert paint([1, -1, 1], **maps)[0][0] == pytest.approx(202)
 
 
 def test_a_word_that_its_set_has_not_learned_is_painted_as_in_another_but_not_in_training():
     maps = {"maps": [[1, 2], [10, 0], [0, 200]], "sets": (2,), "heights": [[0, 0], [5, 9], [0, 5]]}
+    maps["opacity_everywhere"] = CLEAR
     features = paint([-1, 1, 1], **maps)[0]
     assert features[0] == pytest.approx(210) and features[1] == pytest.approx(105, rel=0.01)  # as high as in its own
     assert paint([-1, 1, 1], deterministic=False, **maps)[0][0] == pytest.approx(200)
     assert paint([1, 1, -1], **maps)[0][0] == pytest.approx(11)
-    others = {"maps": [[1, 2], [0, 20], [0, 0]], "sets": (2,)}  # the second of the other set, the third of none
+    others = {
+        "maps": [[1, 2], [0, 20], [0, 0]],
+        "sets": (2,),
+        "opacity_everywhere": CLEAR,
+    }  # the second of the other set, the third of none
     assert paint([1, 1, -1], **others)[0][0] == pytest.approx(21)
     assert paint([-1, -1, 1], **others)[0][0] == 0
 
@@ -298,9 +343,10 @@ def test_words_of_the_ground_lie_under_the_others_at_first():
 
 
 def test_the_canvas_lies_under_every_complete_label_and_words_start_without_a_trace():
-    assert paint([1, -1, 1], canvas=[5])[0] == pytest.approx([5, 0, 1])
-    assert paint([1, 1, -1], canvas=[5], maps=[1, 10, 100])[0] == pytest.approx([16, 11 / 3, 1])
-    assert paint([1, 1, 0], canvas=[5], maps=[1, 10, 100])[0] == pytest.approx([0, 0, 1])
+    canvas = {"canvas": [5], "opacity": CLEAR}
+    assert paint([1, -1, 1], **canvas)[0] == pytest.approx([5, 0, 1])
+    assert paint([1, 1, -1], **canvas, maps=[1, 10, 100])[0] == pytest.approx([16, 11 / 3, 1])
+    assert paint([1, 1, 0], **canvas, maps=[1, 10, 100])[0] == pytest.approx([0, 0, 1])
 
 
 def test_word_colours_are_those_of_the_words_present():

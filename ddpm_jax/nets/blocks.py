@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 HIGHEST = 30.0  # of a layer: exp of it, times some, is a float32 still
 GROUND = -4.0  # height that what a picture is starts with
+OPACITY = 3.0  # that a word starts with, before the sigmoid: it hides what it lies on until pictures show more
 
 
 def space_to_depth(x: Float[Array, "h w c"], factor: int) -> Float[Array, "p q d"]:
@@ -185,7 +186,9 @@ class WordLayers(nn.Module):
     common. The topmost is the words' mean, weighted by exp(height), among which nothing has the height 0. A height is
     the word's place in one order for all pixels plus what it has at this one, so that the order of two words never seen
     together follows from others'; the words of `ground` (positions) start as the lowest, for what a picture is lies
-    under what it has. While a word of `sets` (positions) is present, other maps are used: a woman's hat is not a man's.
+    under what it has. As far as the topmost is opaque it takes the place of the sum: glasses hide eyes, rouge does not.
+    Both spread to the pixels around, for things are of one piece: over black eyes nobody could tell that glasses hide,
+    but beside them. While a word of `sets` (positions) is present, other maps are used: a woman's hat is not a man's.
     Maps start at zero and stay there where no picture has shown the word. Outside training (`deterministic`), such a
     word is painted as in another set: no woman of the data wears a hoodie, and asked for one she has a man's. Where a
     label leaves a word open, neither words nor canvas paint.
@@ -201,9 +204,12 @@ class WordLayers(nn.Module):
     def __call__(self, label: Array, deterministic: bool = True) -> tuple[Array, Array]:
         """Return features [h, w, 2 d + 1] for a label [words], and the rows [2 d + 1, colours] that read them."""
         (h, w, d), words, sets = self.shape, label.shape[0], 1 + len(self.sets)
-        zeros, normal = nn.initializers.zeros, nn.initializers.normal
+        zeros, normal, opaque = nn.initializers.zeros, nn.initializers.normal, nn.initializers.constant(OPACITY)
         maps = self.param("maps", zeros, (words, sets, h, w, d))
-        heights = self.param("heights", zeros, (words, sets, h, w)) + self.param("order", self._order, (words, 1, 1, 1))
+        heights = _spread(self.param("heights", zeros, (words, sets, h, w)))
+        heights = heights + self.param("order", self._order, (words, 1, 1, 1))
+        opacity = _spread(self.param("opacity", zeros, (words, sets, h, w)))
+        opacity = nn.sigmoid(opacity + self.param("opacity_everywhere", opaque, (words, 1, 1, 1)))
         # Apart, because each array of the layers has a second moment of its own in Adam (see step.py).
         of_maps = [self.param(name, normal(0.2), (d, self.colours)) for name in ("sum_colours", "topmost_colours")]
         of_words = self.param("word_colours", zeros, (words, self.colours))
@@ -217,17 +223,24 @@ class WordLayers(nn.Module):
             chosen = _borrow(chosen, (maps[..., 0] != 0).any(axis=(2, 3)))  # a feature tells: all learn together
         chosen = chosen.astype(self.dtype)
         weights = jnp.exp(jnp.clip(heights, -HIGHEST, HIGHEST))  # [words, sets, h, w]
-        total = 1.0 + jnp.tensordot(chosen, weights.astype(self.dtype), 2).astype(jnp.float32)
         both = jnp.concatenate([maps, maps * weights[..., None]], axis=-1)
         added, topmost = jnp.split(jnp.tensordot(chosen, both.astype(self.dtype), 2), 2, axis=-1)  # [h, w, d] each
-        added = added + canvas.astype(self.dtype)
-        features = [added, topmost / total[..., None], jnp.ones((h, w, 1), self.dtype)]
+        cover = jnp.stack([weights, weights * opacity], axis=-1)
+        total, covered = jnp.split(jnp.tensordot(chosen, cover.astype(self.dtype), 2).astype(jnp.float32), 2, axis=-1)
+        topmost, covered = topmost / (1.0 + total), covered / (1.0 + total)  # [h, w, d], [h, w, 1]
+        added = (1.0 - covered) * (added + canvas) + covered * topmost
+        features = [added.astype(self.dtype), topmost.astype(self.dtype), jnp.ones((h, w, 1), self.dtype)]
         # The words' own colours as one more row: a pass less over the largest array of the net.
         return jnp.concatenate(features, axis=-1), jnp.concatenate([*of_maps, jnp.dot(present, of_words)[None]])
 
     def _order(self, key: Array, shape: tuple[int, ...]) -> Array:
         del key
         return jnp.zeros(shape).at[np.array(self.ground, int)].set(GROUND)
+
+
+def _spread(maps: Float[Array, "*many h w"]) -> Float[Array, "*many h w"]:
+    """Return maps to which the mean of 3 x 3 pixels is added, zeros lying around the picture."""
+    return maps + nn.avg_pool(maps[..., None], (3, 3), padding="SAME")[..., 0]
 
 
 def _borrow(chosen: Float[Array, "words sets"], learned: Bool[Array, "words sets"]) -> Float[Array, "words sets"]:
