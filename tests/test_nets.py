@@ -252,21 +252,20 @@ def test_a_net_takes_every_shape_unless_it_says_which():
     nets.Net().check_shape((7, 5, 3))
 
 
-def paint(label, *, sets=(), deterministic=True, **params):
-    """Features [2 d + 1] of the one pixel that a label paints, d = 1, and the rows that read them."""
+def paint(label, *, sets=(), deterministic=True, clear=True, **params):
+    """Features [2 d + 1] of the pixel that a label paints, d = 1, and their rows; if `clear`, no word hides others."""
     layers = blocks.WordLayers((1, 1, 1), 4, sets, jnp.dtype("float32"))
     words = len(label)
     start = layers.init(jax.random.key(0), jnp.zeros(words, jnp.int8))["params"]
+    if clear:
+        start |= {"opacity_everywhere": jnp.full_like(start["opacity_everywhere"], -40.0)}
     given = {name: jnp.asarray(value, jnp.float32).reshape(start[name].shape) for name, value in params.items()}
     features, rows = layers.apply({"params": {**start, **given}}, jnp.array(label, jnp.int8), deterministic)
     return np.asarray(features).ravel(), np.asarray(rows)
 
 
-CLEAR = [-40, -40, -40]  # opacity of three words that hide nothing
-
-
 def test_words_paint_the_sum_of_their_maps_and_the_topmost():
-    maps = {"maps": [1, 10, 100], "opacity": CLEAR}
+    maps = {"maps": [1, 10, 100]}
     assert paint([1, 1, -1], **maps)[0] == pytest.approx([11, 11 / 3, 1])  # equal heights, and nothing's: a third each
     assert paint([1, 1, -1], **maps, heights=[0, 20, 40])[0] == pytest.approx([11, 10, 1])  # the third is not there
     assert paint([1, 1, -1], **maps, heights=[0, 20, 40], order=[31, 0, 0])[0] == pytest.approx([11, 1, 1], rel=1e-2)
@@ -275,18 +274,17 @@ def test_words_paint_the_sum_of_their_maps_and_the_topmost():
 
 
 def test_the_sum_fades_as_far_as_the_topmost_is_opaque():
-    layers = {"maps": [1, 10, 100], "canvas": [5], "heights": [0, 20, 20]}  # the second above the first
+    layers = {"maps": [1, 10, 100], "canvas": [5], "heights": [0, 20, 20], "clear": False}  # the second above the first
     assert paint([1, 1, -1], **layers, opacity=[-40, 40, -40])[0] == pytest.approx([10, 10, 1])
-    assert paint([1, 1, -1], **layers, opacity=[40, -40, 40])[0] == pytest.approx(
-        [16, 10, 1]
-    )  # what is below counts not
+    below = paint([1, 1, -1], **layers, opacity=[40, -40, 40])[0]
+    assert below == pytest.approx([16, 10, 1])  # its opacity does not count
     half = paint([1, 1, -1], **layers, opacity_everywhere=[0, 0, 0])[0]
     assert half == pytest.approx([(16 + 10) / 2, 10, 1])
     start = paint([1, 1, -1], **layers)[0]
     assert 10 < start[0] < 10.5  # nearly hidden, at first
     everywhere = paint([1, 1, -1], **layers, opacity=[0, -40, 0], opacity_everywhere=[0, 100, 0])
     assert everywhere[0] == pytest.approx([10, 10, 1])
-    alike = paint([-1, 1, 1], **layers | {"heights": [0, 20, 20]}, opacity=[0, 40, -40])[0]
+    alike = paint([-1, 1, 1], **layers, opacity=[0, 40, -40])[0]
     assert alike == pytest.approx([(115 + 55) / 2, 55, 1])  # one of two at the same height is opaque
 
 
@@ -308,27 +306,18 @@ def test_heights_and_opacity_spread_to_the_pixels_around(name):
 
 
 def test_a_word_of_the_sets_changes_what_the_others_paint():
-    maps = {
-        "maps": [[1, 2], [10, 20], [100, 200]],
-        "sets": (2,),
-        "opacity_everywhere": CLEAR,
-    }  # of each word in the first and the second set
+    maps = {"maps": [[1, 2], [10, 20], [100, 200]], "sets": (2,)}  # of each word in the first and the second set
     assert paint([1, 1, -1], **maps)[0][0] == pytest.approx(11)
     assert paint([1, -1, 1], **maps)[0][0] == pytest.approx(202)
 
 
 def test_a_word_that_its_set_has_not_learned_is_painted_as_in_another_but_not_in_training():
     maps = {"maps": [[1, 2], [10, 0], [0, 200]], "sets": (2,), "heights": [[0, 0], [5, 9], [0, 5]]}
-    maps["opacity_everywhere"] = CLEAR
     features = paint([-1, 1, 1], **maps)[0]
     assert features[0] == pytest.approx(210) and features[1] == pytest.approx(105, rel=0.01)  # as high as in its own
     assert paint([-1, 1, 1], deterministic=False, **maps)[0][0] == pytest.approx(200)
     assert paint([1, 1, -1], **maps)[0][0] == pytest.approx(11)
-    others = {
-        "maps": [[1, 2], [0, 20], [0, 0]],
-        "sets": (2,),
-        "opacity_everywhere": CLEAR,
-    }  # the second of the other set, the third of none
+    others = {"maps": [[1, 2], [0, 20], [0, 0]], "sets": (2,)}  # the second of the other set, the third of none
     assert paint([1, 1, -1], **others)[0][0] == pytest.approx(21)
     assert paint([-1, -1, 1], **others)[0][0] == 0
 
@@ -343,10 +332,9 @@ def test_words_of_the_ground_lie_under_the_others_at_first():
 
 
 def test_the_canvas_lies_under_every_complete_label_and_words_start_without_a_trace():
-    canvas = {"canvas": [5], "opacity": CLEAR}
-    assert paint([1, -1, 1], **canvas)[0] == pytest.approx([5, 0, 1])
-    assert paint([1, 1, -1], **canvas, maps=[1, 10, 100])[0] == pytest.approx([16, 11 / 3, 1])
-    assert paint([1, 1, 0], **canvas, maps=[1, 10, 100])[0] == pytest.approx([0, 0, 1])
+    assert paint([1, -1, 1], canvas=[5])[0] == pytest.approx([5, 0, 1])
+    assert paint([1, 1, -1], canvas=[5], maps=[1, 10, 100])[0] == pytest.approx([16, 11 / 3, 1])
+    assert paint([1, 1, 0], canvas=[5], maps=[1, 10, 100])[0] == pytest.approx([0, 0, 1])
 
 
 def test_word_colours_are_those_of_the_words_present():
