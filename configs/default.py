@@ -91,6 +91,7 @@ def get_config() -> ConfigDict:
     config.sampling.times = "linear"  # how the times of the evaluations are spaced; a name of schedules.GRIDS
     config.sampling.words = "net"  # what decides the words a label leaves open: net, as it draws, or prior, before it
     config.sampling.guidance = 1.0  # 0 = unconditional, 1 = conditional, more = guided
+    config.sampling.interval = (0.0, 1.0)  # times between which guidance acts; conditional outside
 
     config.runtime = ConfigDict()
     config.runtime.devices = 0  # virtual CPU devices; 0 = as many as the cores and the batch allow, at most 8

@@ -63,8 +63,7 @@ def settle(how: How, defaults: Mapping[str, Any]) -> Settings:
     check_range("eta", asked.eta, 0, 1)
     if asked.eta and asked.sampler != "ddim":
         raise ValueError(f"eta is ddim's; {asked.sampler} has none")
-    low, high = asked.interval
-    if not 0 <= low < high <= 1:
+    if len(asked.interval) != 2 or not 0 <= asked.interval[0] < asked.interval[1] <= 1:
         raise ValueError(f"interval is {tuple(asked.interval)}; give two rising times from 0 to 1")
     if len(asked.weights) > MAX_WORDS:
         raise ValueError(f"weights names {len(asked.weights)} words; at most {MAX_WORDS} can have one of their own")
@@ -73,7 +72,8 @@ def settle(how: How, defaults: Mapping[str, Any]) -> Settings:
     if given.get("words") == "prior" and by_net(asked).words == "net":
         raise ValueError("words 'prior' leaves nothing open that guidance or weights could lead away from; use net")
     asked = by_net(asked)
-    return asked._replace(guidance=float(asked.guidance), interval=(float(low), float(high)))
+    low, high = map(float, asked.interval)
+    return asked._replace(guidance=float(asked.guidance), interval=(low, high))
 
 
 def by_net(asked: Settings) -> Settings:

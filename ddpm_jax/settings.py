@@ -54,13 +54,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "sampling.guidance": (0, 100),
     "runtime.devices": (0, 4096),
 }
-KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "True or False",
-    str: "text",
-    tuple: "a tuple of whole numbers",
-}
+KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.storage": ("device", "stream"),
     "net.name": tuple(nets.NETS),
@@ -126,11 +120,24 @@ def _check_keys(values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise runtime.BadInput(f"{key} is {'not a key' if key in values else 'missing'} of a configuration{hint}")
     for key, value in values.items():
-        kind = type(known[key])
-        items = value if isinstance(value, tuple | list) else ()
-        fits = type(value) is kind or (kind is float and type(value) is int)
-        if not fits or any(type(item) is not int for item in items):
-            raise runtime.BadInput(f"{key} is {value!r}; it must be {KINDS[kind]}")
+        if not _fits(value, known[key]):
+            raise runtime.BadInput(f"{key} is {value!r}; it must be {_kind(known[key])}")
+
+
+def _fits(value: Any, like: Any) -> bool:
+    """Say whether a value is of the type of a key's default; an int will do for a float, and of a tuple each item."""
+    if type(like) is tuple:
+        return type(value) is tuple and all(_fits(item, _item(like)) for item in value)
+    return type(value) is type(like) or (type(like) is float and type(value) is int)
+
+
+def _kind(like: Any) -> str:
+    return f"a tuple of {KINDS[type(_item(like))].removeprefix('a ')}s" if type(like) is tuple else KINDS[type(like)]
+
+
+def _item(like: tuple[Any, ...]) -> Any:
+    """Return an item of a tuple such as `like`: those of an empty one are whole numbers."""
+    return like[0] if like else 0
 
 
 def check_resume(meta: Mapping[str, Any], saved: Mapping[str, Any]) -> None:

@@ -24,6 +24,9 @@ def guide(label=LABEL, against_weak=False, **how):
 def test_what_is_not_asked_is_the_checkpoints():
     asked = settle(steps=3, guidance=2, sampler=None)
     assert asked[:3] == ("ddim", 3, 2.0) and asked.times == "linear" and asked.interval == (0.0, 1.0)
+    trained_with = {**DEFAULTS, "interval": [0.4, 0.8]}
+    assert requests.settle({}, trained_with).interval == (0.4, 0.8)
+    assert requests.settle({"interval": (0, 1)}, trained_with).interval == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,7 @@ def test_what_is_not_asked_is_the_checkpoints():
         ({"rescale": 1.5}, "rescale is 1.5; it must be from 0 to 1"),
         ({"eta": 0.5, "sampler": "ddpm"}, "eta is ddim's; ddpm has none"),
         ({"interval": (0.5, 0.2)}, r"interval is \(0.5, 0.2\); give two rising times from 0 to 1"),
+        ({"interval": (0.5,)}, r"interval is \(0.5,\); give two rising times from 0 to 1"),
         ({"weights": {"Hat": -1}}, "the weight of Hat is -1; it must be from 0 to 100"),
         ({"weights": dict.fromkeys("abcde", 1.0)}, "weights names 5 words; at most 4"),
         ({"stepz": 5}, "unknown setting 'stepz'; the settings are sampler, steps"),

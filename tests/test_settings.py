@@ -64,6 +64,12 @@ def test_keys_that_are_unknown_missing_or_of_another_type_are_named():
     del odd.net["chanels"], odd.net["channels"]
     with pytest.raises(runtime.BadInput, match=r"net.channels is missing of a configuration"):
         settings.check(odd)
+    odd = config(sampling__interval=(0.2, "late"))
+    with pytest.raises(runtime.BadInput, match=r"sampling.interval is .*; it must be a tuple of numbers"):
+        settings.check(odd)
+    odd = config(net__attention=(0.5,))
+    with pytest.raises(runtime.BadInput, match=r"net.attention is .*; it must be a tuple of whole numbers"):
+        settings.check(odd)
     odd = config()
     with odd.ignore_type():
         odd.train.steps = "many"

@@ -134,6 +134,14 @@ def test_a_job_has_what_was_changed_and_where_the_data_are(root):
     assert job.changes == {**wanted, "net.remat": True, "data.root": ui.data_root()}
 
 
+def test_the_times_of_guidance_are_a_slider(root):
+    app = opened()
+    app.slider(key="avatars_cfg/sampling.interval").set_range(0.4, 0.8)
+    button(app, "Start training").click().run()
+    (job,) = added(root)
+    assert job.changes == {"sampling.interval": [0.4, 0.8], "data.root": ui.data_root()}
+
+
 def test_another_configuration_says_what_it_needs(root):
     app = opened()
     assert "Embedded faces: needs no download" in text(app)

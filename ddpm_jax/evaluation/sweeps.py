@@ -12,9 +12,9 @@ EVALUATIONS = (1, 2, 3, 5, 10, 20, 50)
 ANCESTRAL = 1000  # evaluations of ddpm beside these
 WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 FORMS: dict[str, dict[str, Any]] = {
-    "plain": {},
+    "plain": {"interval": (0.0, 1.0)},
     "interval 0.2 to 0.8": {"interval": (0.2, 0.8)},
-    "rescale 0.7": {"rescale": 0.7},
+    "rescale 0.7": {"interval": (0.0, 1.0), "rescale": 0.7},
 }
 FEW_COMPLETE, FEW_OPEN, SLACK = 3, 10, 2  # evaluations that should do, and pictures of 200 that they may lose
 
