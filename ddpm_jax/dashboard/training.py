@@ -6,7 +6,7 @@ import pathlib
 import re
 import time
 from concurrent.futures import CancelledError, Future
-from typing import Any
+from typing import Any, cast
 
 import streamlit as st
 
@@ -127,19 +127,18 @@ def _widget(config: dict[str, Any], key: str, title: str) -> Any:
     value, unique = config["values"][key], f"{config['name']}/{key}"
     choices = ("", *DATA[config["values"]["data.name"]][2]) if key == "data.holdout" else config["choices"].get(key)
     about = _helps().get(key)
-    several = isinstance(value, list) and not _is_interval(value)
     # A start value given here and not to the widget: what is kept must not be called a second one.
-    st.session_state.setdefault(unique, ", ".join(map(str, value)) if several else value)
+    st.session_state.setdefault(unique, ", ".join(map(str, value)) if _is_text(value) else value)
     if choices:
         options = list(dict.fromkeys([value, *choices]))
         said = st.selectbox(title, options, key=unique, help=about, format_func=lambda word: word or "nothing")
         return said if said in options else value
     if isinstance(value, bool):
         return st.toggle(title, key=unique, help=about)
-    if _is_interval(value):
-        return list(st.slider(title, 0.0, 1.0, key=unique, help=about, step=0.05))
-    if several:
-        return numbers(st.text_input(title, key=unique, help=about, max_chars=60))
+    if isinstance(value, list):
+        if _is_text(value):
+            return numbers(st.text_input(title, key=unique, help=about, max_chars=60))
+        return list(cast(tuple[float, float], st.slider(title, 0.0, 1.0, key=unique, help=about, step=0.05)))
     low, high = config["ranges"].get(key, (0, 10**9))
     if isinstance(value, int):
         return st.number_input(title, int(low), int(high), step=_step(value), key=unique, help=about)
@@ -147,9 +146,9 @@ def _widget(config: dict[str, Any], key: str, title: str) -> Any:
     return st.number_input(title, float(low), float(high), step=step, format="%g", key=unique, help=about)
 
 
-def _is_interval(value: Any) -> bool:
-    """Say whether a value is two times."""
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(item, float) for item in value)
+def _is_text(value: Any) -> bool:
+    """Say whether a value is whole numbers, which are typed; two times are a slider."""
+    return isinstance(value, list) and not any(isinstance(item, float) for item in value)
 
 
 def numbers(text: str) -> list[int] | None:
