@@ -30,5 +30,5 @@ def get_config() -> ConfigDict:
     config.net.head_channels = 0
     config.schedule.name = "linear"
     config.loss.target = "eps"
-    config.sampling.steps = 50
+    config.sampling.sampler, config.sampling.steps, config.sampling.times = "dpmpp_2m", 25, "log_snr"
     return config
