@@ -6,7 +6,7 @@ Run it:
 
 It starts from the U-Net of `punks` (which learned from the same nine tenths), all but its stem; without `init_from` it
 starts from nothing. 45 minutes on 2 CPU cores at 210 images/s; the one that the package brings along
-(`ddpm_jax.load("punks_uncond")`) took 211 minutes beside other work, most of it on one core. Of 300 pictures 97.7 % are
+(`ddpm_jax.load("punks_uncond")`) took 211 minutes beside other work, most of it on one core. Of 300 pictures 97.3 % are
 legal punks. Every figure: docs/results/punks_uncond.md. RGB in and out: in between the net names one of 222 colours.
 """
 
