@@ -5,8 +5,9 @@ Run it:
     python -m ddpm_jax.main --config=configs/mnist_classes_cfg.py --workdir=workdir/mnist_classes
 
 The package brings along what came of it after 6,000 steps (`--config.train.steps=6000`, 22 minutes on 2 CPU cores),
-10,000 and 8,000 more, each from the last (`--config.init_from=`; 126 and 96 minutes on one core beside other work).
-Every figure, by the sampling below: docs/results/mnist_classes.md.
+10,000 and 8,000 more, each from the last (`--config.init_from=`; 126 and 96 minutes on one core beside other work). Our
+classifier read 99.66 % of 10,000 digits as asked (EMA, seed 0, the sampling below). Every figure:
+docs/results/mnist_classes.md.
 """
 
 from ml_collections import ConfigDict
