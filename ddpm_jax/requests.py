@@ -23,7 +23,7 @@ class How(TypedDict, total=False):
     words: str  # what decides the words that a label leaves open: net, as it draws, or prior, before it does. Guidance
     # and weights lead away from what is open, so that with either net is meant; a picture that is edited says the rest
     eta: float  # noise of DDIM: 0 none, 1 as much as DDPM
-    guidance: float  # 0 unconditional, 1 conditional, more exaggerates
+    guidance: float  # within `interval`: 0 unconditional, 1 conditional, more exaggerates
     interval: tuple[float, float]  # the times between which guidance acts; conditional outside
     rescale: float  # 0 to 1: how far guided outputs are brought back to the spread of the conditional ones
     weights: Mapping[str, float]  # words of the label (at most 4) and their own weights, instead of `guidance`

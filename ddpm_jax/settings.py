@@ -55,6 +55,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "runtime.devices": (0, 4096),
 }
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+TUPLES = {int: "a tuple of whole numbers", float: "a tuple of numbers"}  # by their items
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.storage": ("device", "stream"),
     "net.name": tuple(nets.NETS),
@@ -132,7 +133,7 @@ def _fits(value: Any, like: Any) -> bool:
 
 
 def _kind(like: Any) -> str:
-    return f"a tuple of {KINDS[type(_item(like))].removeprefix('a ')}s" if type(like) is tuple else KINDS[type(like)]
+    return TUPLES[type(_item(like))] if type(like) is tuple else KINDS[type(like)]
 
 
 def _item(like: tuple[Any, ...]) -> Any:

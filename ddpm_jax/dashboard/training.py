@@ -135,9 +135,9 @@ def _widget(config: dict[str, Any], key: str, title: str) -> Any:
         return said if said in options else value
     if isinstance(value, bool):
         return st.toggle(title, key=unique, help=about)
+    if _is_text(value):
+        return numbers(st.text_input(title, key=unique, help=about, max_chars=60))
     if isinstance(value, list):
-        if _is_text(value):
-            return numbers(st.text_input(title, key=unique, help=about, max_chars=60))
         return list(cast(tuple[float, float], st.slider(title, 0.0, 1.0, key=unique, help=about, step=0.05)))
     low, high = config["ranges"].get(key, (0, 10**9))
     if isinstance(value, int):
