@@ -42,7 +42,7 @@ def same_place(n: int, seed: int = 0) -> Places:
 
 
 class Nets(NamedTuple):
-    """Parameters of a net, and of a worse one that guidance leads away from, if there is one."""
+    """Parameters of a net, and of a worse one that guidance may lead away from, if there is one."""
 
     params: Any
     weak: Any = None

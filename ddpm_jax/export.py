@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from ddpm_jax import engine, guidance, requests, runtime, samplers
+from ddpm_jax import engine, requests, runtime, samplers
 from ddpm_jax.generator import Generator
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -20,20 +20,17 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def artifact(model: Generator, asked: requests.Settings, platforms: Sequence[str] = PLATFORMS) -> jax_export.Exported:
     """Return (labels int8 [b, words], seeds uint32 [b], weight float32 []) -> pictures uint8 [b, h, w, c], exported.
 
-    b is symbolic: the file takes any number. Parameters, sampler and times are inside; `weight` is that of
-    classifier-free guidance where `asked.guidance` is not 1, and unused otherwise. Picture i is what `Generator.sample`
-    makes of the same label as picture 0 of the same seed. Raises BadInput for an unknown platform.
+    b is symbolic: the file takes any number. Parameters, sampler and times are inside; `weight` is that of guidance
+    where `asked.guidance` is not 1, and unused otherwise. Picture i is what `Generator.sample` makes of the same label
+    as picture 0 of the same seed. Raises BadInput for an unknown platform and for weights of words.
     """
     if unknown := set(platforms) - set(PLATFORMS):
         raise runtime.BadInput(f"unknown platform {min(unknown)!r}; choose of {', '.join(PLATFORMS)}")
-    if asked.weights or model.weak is not None:
-        raise runtime.BadInput(
-            "an artifact has classifier-free guidance alone; leave out weights and the weaker checkpoint"
-        )
+    if asked.weights:
+        raise runtime.BadInput("an artifact has one weight, of guidance; leave out weights of words")
     settled = asked.words == "prior" and model.model.paints
     rows = requests.rows(requests.once(asked) if settled else asked, model.model.schedule)
-    two_passes = model.spec.labels.size > 0 and asked.guidance != 1.0
-    one = functools.partial(_picture, model=model, rows=rows, two_passes=two_passes, asked=asked)
+    one = functools.partial(_picture, model=model, rows=rows, asked=asked)
     (b,) = jax_export.symbolic_shape("b")
     labels = jax.ShapeDtypeStruct((b, model.spec.labels.size), jnp.int8)
     seeds, weight = jax.ShapeDtypeStruct((b,), jnp.uint32), jax.ShapeDtypeStruct((), jnp.float32)
@@ -48,19 +45,15 @@ def _picture(
     *,
     model: Generator,
     rows: samplers.Rows,
-    two_passes: bool,
     asked: requests.Settings,
 ) -> jax.Array:
     at = engine.Places(seed, jnp.uint32(0))
     if asked.words == "prior":
         label = engine.complete_one(label, at, model.params, model=model.model)
-    if two_passes:
-        labels, weights = jnp.stack([jnp.zeros_like(label), label]), jnp.stack([1.0 - weight, weight])
-    else:
-        labels, weights = label[None], jnp.ones(1)
-    plain = jnp.zeros_like(weights).at[-1].set(1.0)
-    rescale = jnp.float32(asked.rescale) if asked.rescale else None
-    guide = guidance.Guidance(labels, weights, plain, jnp.array(asked.interval), rescale)
+    form = requests.guide(asked, model.spec.labels, np.ones(len(label), np.int8))
+    labels = jnp.outer(jnp.asarray(form.plain[: len(form.labels)], label.dtype), label)  # unlabelled where it was so
+    weights = form.plain if asked.guidance == 1.0 else jnp.where(form.plain > 0, weight, 1.0 - weight)
+    guide = form._replace(labels=labels, weights=weights)
     start = engine.start_one(at, shape=model.spec.shape)
     return engine.draw_one(guide, start, at, model.nets, rows, model=model.model)[0]
 

@@ -151,7 +151,9 @@ class Generator(loaded.Loaded):
         **how: Unpack[How],
     ) -> Pictures:
         """Return pictures from one label's to another's: predictions are mixed, and the noises of two seeds slerped."""
-        requests.refuse("an interpolation", how, ("words", "guidance", "interval", "rescale", "weights", "compose"))
+        requests.refuse(
+            "an interpolation", how, ("words", "guidance", "against", "interval", "rescale", "weights", "compose")
+        )
         check_range("frames", frames, 2, loaded.MAX_PICTURES)
         ends = self.vectors([one, other], complete=complete)
         shares = np.linspace(0, 1, frames)

@@ -110,14 +110,18 @@ def predictor(
 ) -> Predictor:
     """Return the guided predictor: predictions under all labels as one call, mixed by time, and rescaled.
 
-    The interval is that of Kynkaanniemi et al. 2024 (arXiv 2404.07724), in times; rescaling that of Lin et al. 2023
-    (arXiv 2305.08891, Eqs. 14-16): rescale = 0 changes nothing, 1 gives the mix the plain prediction's spread.
+    `weak` answers where the guidance has a weight for it. The interval is that of Kynkaanniemi et al. 2024 (arXiv
+    2404.07724), in times; rescaling that of Lin et al. 2023 (arXiv 2305.08891, Eqs. 14-16): rescale = 0 changes
+    nothing, 1 gives the mix the plain prediction's spread. Raises ValueError for such a weight without `weak`.
     """
     guide = jax.tree.map(jnp.asarray, guide)
+    led_away = len(guide.weights) > len(guide.labels)
+    if led_away and weak is None:
+        raise ValueError("the guidance has a weight for a weaker net, but there is none")
 
     def mixed(x_t: Image, t: Scalar) -> Raw:
         raws = jax.vmap(predict, in_axes=(None, None, 0))(x_t, t, guide.labels)
-        if weak is not None:
+        if led_away and weak is not None:
             raws = jnp.concatenate([raws, weak(x_t, t, guide.labels[0])[None]])
         if len(raws) == 1:
             return raws[0]

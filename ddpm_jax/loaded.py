@@ -22,7 +22,7 @@ MAX_PICTURES = 100_000
 class Loaded:
     """The parameters of a checkpoint with its model's compiled functions; `generator.Generator` is what users have."""
 
-    weak: "Loaded | None" = None  # a worse one that `guidance` leads away from, see `led_away_from`
+    weak: "Loaded | None" = None  # a worse one that guidance leads away from, see `led_away_from`
 
     def __init__(self, path: Path, which: str) -> None:
         """Read a checkpoint's description and its parameters, verified; nothing else of it."""
@@ -32,6 +32,7 @@ class Loaded:
         arrays = checkpoint.load_arrays(path, "ema" if which == "ema" else "params")
         over = devices.mesh()
         self.params: Any = jax.device_put(arrays, devices.replicate(over))
+        self._early = _early(path, self.meta, devices.replicate(over))
         self.model = build.make_model(self.meta["config"], self.spec)
         _check_net(path, arrays, self.model)
         self.defaults: dict[str, Any] = self.meta["config"]["sampling"]
@@ -39,14 +40,14 @@ class Loaded:
 
     @property
     def nets(self) -> engine.Nets:
-        """The parameters in use, and those of a worse net if one was given."""
-        return engine.Nets(self.params, self.weak and self.weak.params)
+        """The parameters in use, and those of a worse net: one that was given, or the early one of this checkpoint."""
+        return engine.Nets(self.params, self.weak.params if self.weak else self._early)
 
     def led_away_from(self, weak: "Loaded") -> Self:
         """Return this model with `guidance` as the weight against a worse one, an earlier checkpoint of its run.
 
         Autoguidance (Karras et al. 2024, arXiv 2406.02507): the worse net answers the same label. Weight 1 is this
-        model alone.
+        model alone. It takes the place of the early net that a checkpoint may bring along (`against`).
         """
         if jax.tree.map(jnp.shape, weak.params) != jax.tree.map(jnp.shape, self.params):
             raise ValueError(f"{weak.path} has a net of other shapes; take an earlier checkpoint of the same run")
@@ -56,9 +57,11 @@ class Loaded:
 
     def settings(self, **how: Unpack[How]) -> Settings:
         """Return sampler, evaluations, guidance and the like as they will be used: as given, or the checkpoint's."""
-        asked = requests.settle(how, self.defaults)
+        asked = requests.settle(cast(How, {"against": "early", **how}) if self.weak else how, self.defaults)
         if asked.words == "prior" and self.model.prior is None:
             raise ValueError("this checkpoint has no word prior (net.word_prior is 0); use words of 'net'")
+        if asked.against == "early" and self.nets.weak is None:
+            raise ValueError("this checkpoint keeps no early net (optimizer.early is 0); use against of 'unlabelled'")
         if self.weak and how.get("words") == "prior":
             raise ValueError("words 'prior' leaves nothing open for another checkpoint to be worse at; use net")
         return asked._replace(words="net") if self.weak else asked
@@ -123,7 +126,7 @@ class Loaded:
 
     def guides(self, asked: Settings, vectors: np.ndarray) -> Guidance:
         """Return the guidance of each picture."""
-        return requests.guides(asked, self.spec.labels, vectors, against_weak=self.weak is not None)
+        return requests.guides(asked, self.spec.labels, vectors)
 
     def render(
         self, vectors: np.ndarray, at: engine.Places, asked: Settings, start: np.ndarray | None = None
@@ -171,6 +174,13 @@ class Loaded:
         here = {"device": jax.devices()[0].device_kind, "devices": jax.device_count(), "jax": jax.__version__}
         here["buckets"] = list(engine.BUCKETS)
         return {**about, **weak, **here, **more}
+
+
+def _early(path: Path, meta: Mapping[str, Any], where: jax.sharding.Sharding) -> Any:
+    """Return the parameters of the early net that a checkpoint keeps, None if it keeps none."""
+    if not any(name.startswith("early/") for name in meta["checksums"]):
+        return None
+    return jax.device_put(checkpoint.load_arrays(path, "early"), where)
 
 
 def _check_net(path: Path, arrays: Mapping[str, Any], made: model.Model) -> None:

@@ -57,7 +57,7 @@ class Parts(NamedTuple):
     def first(self, total: jax.Array, words: Any) -> state.TrainState:
         """Return the state before the first of `total` steps; `words` are the parameters of the word prior, if any."""
         params = self.model.init(jax.random.fold_in(self.key, 0)) | words
-        return state.init(params, self.optimizer.transform, total)
+        return state.init(params, self.optimizer.transform, total, early=self.optimizer.early > 0)
 
     def words(self) -> Any:
         """Return the parameters of the word prior, fitted to the training labels, under their name; {} without one."""

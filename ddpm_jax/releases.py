@@ -38,11 +38,17 @@ def classifier_folder(name: str) -> Path:
     return FOLDER / f"{CLASSIFIER}{name}"
 
 
-def write_model(source: archive.PathLike, folder: Path, words: archive.PathLike | None = None) -> None:
+def write_model(
+    source: archive.PathLike,
+    folder: Path,
+    words: archive.PathLike | None = None,
+    early: archive.PathLike | None = None,
+) -> None:
     """Write the averaged parameters of a checkpoint, in float16, and its description without this machine's paths.
 
     Its word layers and its word prior are those that the checkpoint `words` has, if given: they are learned apart from
-    the U-Net as well. Raises BadInput if that learned from other data, or has neither.
+    the U-Net as well. Raises BadInput if that learned from other data, or has neither. The early net, if it keeps one,
+    comes along, or in its place the averages of the checkpoint `early`; BadInput if that has a net of other shapes.
     """
     meta, arrays = archive.read_meta(source), archive.load_arrays(source, "ema")
     config = meta["config"]
@@ -60,21 +66,45 @@ def write_model(source: archive.PathLike, folder: Path, words: archive.PathLike 
             for section, key in WORDS[name]:
                 config[section][key] = other["config"][section][key]
         kept["words_from"] = other["sha256"]
-    write(_halves(arrays), kept, folder, meta["step"])
+    worse = _early(source, arrays, kept, early)
+    write(_halves(arrays), kept, folder, meta["step"], _halves(worse))
+
+
+def _early(
+    source: archive.PathLike, arrays: dict[str, Any], kept: dict[str, Any], early: archive.PathLike | None
+) -> dict[str, Any]:
+    """Return the early net of a checkpoint, or the averages of another one, of which `kept`, its description, tells."""
+    if early is None:
+        has = any(name.startswith("early/") for name in archive.read_meta(source)["checksums"])
+        return archive.load_arrays(source, "early") if has else {}
+    other, worse = archive.read_meta(early), archive.load_arrays(early, "ema")
+    if _shapes(worse) != _shapes(arrays):
+        raise runtime.BadInput(f"{early} has a net of other shapes than {source}; give an early checkpoint of its kind")
+    kept["config"]["optimizer"]["early"], kept["early_from"] = other["step"], other["sha256"]
+    return worse
+
+
+def _shapes(arrays: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in archive.by_name(arrays).items()}
 
 
 def _halves(arrays: dict[str, Any]) -> dict[str, Any]:
     return {name: _halves(a) if isinstance(a, dict) else a.astype(np.float16) for name, a in arrays.items()}
 
 
-def write(arrays: dict[str, Any], meta: dict[str, Any], folder: Path, step: int = 0) -> None:
-    """Write arrays as the part `ema` of a checkpoint, read back and compared; what `folder` held of one before goes."""
+def write(
+    arrays: dict[str, Any], meta: dict[str, Any], folder: Path, step: int = 0, early: dict[str, Any] | None = None
+) -> None:
+    """Write arrays as the part `ema` of a checkpoint, and those of `early` if there are any, read back and compared.
+
+    What `folder` held of one before goes.
+    """
     from ddpm_jax import checkpoint
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         saver = checkpoint.Checkpointer(scratch)
-        saver.save(step, {"ema": arrays}, meta)
+        saver.save(step, {"ema": arrays} | ({"early": early} if early else {}), meta)
         saver.close()
         made = Path(scratch, str(step))
         for file in made.rglob("commit_success.txt"):  # Orbax's note of where it was written

@@ -12,6 +12,7 @@ from ddpm_jax.labels import LabelSpace
 
 MAX_WORDS = 4  # with weights of their own
 WORDS = ("net", "prior")
+AGAINST = ("unlabelled", "early")
 
 
 class How(TypedDict, total=False):
@@ -24,6 +25,10 @@ class How(TypedDict, total=False):
     # and weights lead away from what is open, so that with either net is meant; a picture that is edited says the rest
     eta: float  # noise of DDIM: 0 none, 1 as much as DDPM
     guidance: float  # within `interval`: 0 unconditional, 1 conditional, more exaggerates
+    against: (
+        str  # what guidance leads away from: unlabelled, the net without the label; or early, a worse net under the
+    )
+    # same label, of which 0 is all (see `config.optimizer.early`)
     interval: tuple[float, float]  # the times between which guidance acts; conditional outside
     rescale: float  # 0 to 1: how far guided outputs are brought back to the spread of the conditional ones
     weights: Mapping[str, float]  # words of the label (at most 4) and their own weights, instead of `guidance`
@@ -40,6 +45,7 @@ class Settings(NamedTuple):
     times: str = "linear"
     words: str = "net"
     eta: float = 0.0
+    against: str = "unlabelled"
     interval: tuple[float, float] = (0.0, 1.0)
     rescale: float = 0.0
     weights: Mapping[str, float] = {}
@@ -52,10 +58,11 @@ def settle(how: How, defaults: Mapping[str, Any]) -> Settings:
     unknown = given.keys() - Settings._fields
     if unknown:
         raise ValueError(f"unknown setting {min(unknown)!r}; the settings are {', '.join(Settings._fields)}")
-    asked = Settings(**{**defaults, **given})
+    asked = Settings(**{**defaults, **({"against": "unlabelled"} if given.get("weights") else {}), **given})
     _check_name("sampler", asked.sampler, samplers.SAMPLERS)
     _check_name("times", asked.times, schedules.GRIDS)
     _check_name("words", asked.words, WORDS)
+    _check_name("against", asked.against, AGAINST)
     _check_name("compose", asked.compose, ("full", "empty"))
     check_range("steps", asked.steps, 1, 1000)
     check_range("guidance", asked.guidance, 0, 100)
@@ -69,6 +76,8 @@ def settle(how: How, defaults: Mapping[str, Any]) -> Settings:
         raise ValueError(f"weights names {len(asked.weights)} words; at most {MAX_WORDS} can have one of their own")
     for word, weight in asked.weights.items():
         check_range(f"the weight of {word}", weight, 0, 100)
+    if asked.weights and asked.against == "early":
+        raise ValueError("weights of words do not go with guidance against another net; use against of unlabelled")
     if given.get("words") == "prior" and by_net(asked).words == "net":
         raise ValueError("words 'prior' leaves nothing open that guidance or weights could lead away from; use net")
     asked = by_net(asked)
@@ -114,13 +123,12 @@ def once(asked: Settings) -> Settings:
     return asked._replace(sampler="ddim", eta=0.0, steps=1)
 
 
-def guides(asked: Settings, space: LabelSpace, vectors: np.ndarray, *, against_weak: bool = False) -> Guidance:
+def guides(asked: Settings, space: LabelSpace, vectors: np.ndarray) -> Guidance:
     """Return the guidance of each picture, stacked, for label vectors [n, words].
 
-    Weight 1 is the conditional net alone: one pass instead of two. `against_weak` takes `guidance` for the weight
-    against a worse net.
+    Weight 1 is the conditional net alone: one pass instead of two.
     """
-    return stacked([_guide(asked, space, vector, against_weak) for vector in vectors])
+    return stacked([guide(asked, space, vector) for vector in vectors])
 
 
 def stacked(several: Sequence[Guidance]) -> Guidance:
@@ -128,19 +136,20 @@ def stacked(several: Sequence[Guidance]) -> Guidance:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *several)
 
 
-def _guide(asked: Settings, space: LabelSpace, vector: np.ndarray, against_weak: bool) -> Guidance:
-    if against_weak and asked.weights:
-        raise ValueError("weights of words do not go with guidance against another checkpoint; leave one out")
-    if against_weak:
-        guide = guidance.against(vector, asked.guidance)
-    elif asked.weights:
-        guide = _by_word(asked, space, vector)
-    elif space.size == 0 or asked.guidance == 1.0:
-        guide = guidance.conditional(vector)
+def guide(asked: Settings, space: LabelSpace, vector: np.ndarray) -> Guidance:
+    """Return the guidance of one picture, for a label vector [words]."""
+    if asked.weights:
+        made = _by_word(asked, space, vector)
+    elif asked.guidance == 1.0:
+        made = guidance.conditional(vector)
+    elif asked.against == "early":
+        made = guidance.against(vector, asked.guidance)
+    elif space.size == 0:
+        made = guidance.conditional(vector)
     else:
-        guide = guidance.classifier_free(vector, asked.guidance)
+        made = guidance.classifier_free(vector, asked.guidance)
     rescale = np.float32(asked.rescale) if asked.rescale else None
-    return guide._replace(interval=np.asarray(asked.interval, np.float32), rescale=rescale)
+    return made._replace(interval=np.asarray(asked.interval, np.float32), rescale=rescale)
 
 
 def _by_word(asked: Settings, space: LabelSpace, vector: np.ndarray) -> Guidance:

@@ -36,6 +36,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "optimizer.b2": (0, 0.99999),
     "optimizer.layer_rate": (1e-3, 10**4),
     "optimizer.ema": (0, 0.9999999),
+    "optimizer.early": (0, 10**9),
     "train.steps": (1, 10**9),
     "train.minutes": (0, 10**6),
     "train.batch_size": (1, 10**6),
@@ -67,6 +68,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sampling.sampler": tuple(samplers.SAMPLERS),
     "sampling.times": tuple(schedules.GRIDS),
     "sampling.words": requests.WORDS,
+    "sampling.against": requests.AGAINST,
     "checkpoint.best_metric": ("eval/loss", "-eval/exact"),
     "runtime.parameters": tuple(devices.LAYOUTS),
 }
@@ -110,6 +112,8 @@ def check(config: ConfigDict) -> None:
         raise runtime.BadInput("sampling.words is 'prior', but net.word_prior is 0; use words of 'net', or a width")
     if values["sampling.words"] == "prior" and values["sampling.guidance"] != 1:
         raise runtime.BadInput("sampling.words is 'prior', which takes no guidance; use 'net', or sampling.guidance 1")
+    if values["sampling.against"] == "early" and not values["optimizer.early"]:
+        raise runtime.BadInput("sampling.against is 'early', but optimizer.early is 0, which keeps no such net; set it")
     if values["schedule.zero_terminal"] and values["loss.target"] == "eps":
         raise runtime.BadInput("loss.target 'eps' learns nothing at zero terminal SNR; use v, x_0 or palette with it")
 

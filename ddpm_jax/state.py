@@ -22,6 +22,8 @@ class TrainState(NamedTuple):
 
     `step` counts batches (data and keys), `updates` those that changed the parameters, `bad` the non-finite ones in a
     row that were skipped just now. `total` is the number of steps of the whole run, the horizon of the learning rate.
+    `early` is what `ema` was after the optimizer's `early` updates (until then, what it is), for guidance to lead away
+    from; () where none is kept.
     """
 
     step: Int[Array, ""]
@@ -31,14 +33,17 @@ class TrainState(NamedTuple):
     params: Any
     ema: Any
     opt_state: Any
+    early: Any = ()
 
 
-def init(params: Any, optimizer: optax.GradientTransformation, total: int | Int[Array, ""]) -> TrainState:
-    """Return the state before the first step."""
-    zero = jnp.zeros((), jnp.int32)
-    # A copy, because the step donates the state and no buffer may be donated twice.
-    ema = jax.tree.map(jnp.copy, params)
-    return TrainState(zero, zero, zero, jnp.asarray(total, jnp.int32), params, ema, optimizer.init(params))
+def init(
+    params: Any, optimizer: optax.GradientTransformation, total: int | Int[Array, ""], *, early: bool = False
+) -> TrainState:
+    """Return the state before the first step; with `early` it keeps early averages."""
+    zero, opt_state = jnp.zeros((), jnp.int32), optimizer.init(params)
+    # Copies, because the step donates the state and no buffer may be donated twice.
+    ema, kept = (jax.tree.map(jnp.copy, tree) for tree in (params, params if early else ()))
+    return TrainState(zero, zero, zero, jnp.asarray(total, jnp.int32), params, ema, opt_state, kept)
 
 
 def transplant(new: Any, old: Any, new_words: Sequence[str], old_words: Sequence[str]) -> tuple[Any, list[str]]:

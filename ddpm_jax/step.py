@@ -27,11 +27,15 @@ ExampleLoss = Callable[[Any, Array, Array, Array, Array], tuple[Array, Array]]
 
 
 class Optimizer(NamedTuple):
-    """What an update takes: `transform` without a learning rate, `rate(updates, total)`, and the EMA's decay."""
+    """What an update takes: `transform` without a learning rate, `rate(updates, total)`, and the EMA's decay.
+
+    `early` is the number of updates whose averages are kept in the state, 0 for none.
+    """
 
     transform: optax.GradientTransformation
     rate: Callable[[Array, Array], Array]
     ema: float
+    early: int
 
 
 def make_optimizer(
@@ -45,6 +49,7 @@ def make_optimizer(
     b2: float,
     layer_rate: float,
     ema: float,
+    early: int = 0,
 ) -> Optimizer:
     """Return AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) after clipping the global norm, in optax's parts."""
     transform = optax.chain(
@@ -60,7 +65,7 @@ def make_optimizer(
         done = jnp.clip((updates - warmup) / jnp.maximum(total - warmup, 1), 0.0, 1.0)
         return learning_rate * rise * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
 
-    return Optimizer(transform, rate, ema)
+    return Optimizer(transform, rate, ema, early)
 
 
 def _decays(params: Any) -> Any:
@@ -134,7 +139,7 @@ def train_step(
     norm = optax.tree.norm(gradient)
     good = jnp.isfinite(norm) & jnp.isfinite(losses.loss.mean())
     rate = optimizer.rate(state.updates, state.total)
-    kept = (state.params, state.ema, state.opt_state)
+    kept = (state.params, state.ema, state.opt_state, state.early)
     # A branch not taken costs nothing, where selecting would pass over every array once more.
     apply = functools.partial(_updated, gradient=gradient, rate=rate, updates=state.updates, optimizer=optimizer)
     kept = jax.lax.cond(good, apply, lambda kept: kept, kept)
@@ -179,11 +184,14 @@ def _gradient(params: Any, inputs: tuple[Array, ...], loss: ExampleLoss, parts: 
 
 
 def _updated(
-    kept: tuple[Any, Any, Any], *, gradient: Any, rate: Array, updates: Array, optimizer: Optimizer
-) -> tuple[Any, Any, Any]:
-    """Return (params, ema, opt_state) after one good batch, `updates` good ones before it."""
-    params, ema, opt_state = kept
+    kept: tuple[Any, ...], *, gradient: Any, rate: Array, updates: Array, optimizer: Optimizer
+) -> tuple[Any, ...]:
+    """Return (params, ema, opt_state, early) after one good batch, `updates` good ones before it."""
+    params, ema, opt_state, early = kept
     change, opt_state = optimizer.transform.update(gradient, opt_state, params)
     params = jax.tree.map(lambda p, u: p - rate * u, params, change)
     decay = jnp.minimum(optimizer.ema, (1.0 + updates) / (10.0 + updates))
-    return params, jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), ema, params), opt_state
+    ema = jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), ema, params)
+    if optimizer.early:
+        early = jax.tree.map(lambda e, now: jnp.where(updates < optimizer.early, now, e), early, ema)
+    return params, ema, opt_state, early

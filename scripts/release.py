@@ -20,6 +20,7 @@ def make(argv: list[str] | None) -> None:
     parser.add_argument(
         "--words", help="another checkpoint of these data, whose word layers and prior are taken instead"
     )
+    parser.add_argument("--early", help="another checkpoint, of few steps, for guidance to lead away from")
     parser.add_argument("--classifier", choices=tuple(judge.SPLITS), help="our classifier of a data set instead")
     parser.add_argument("--root", default="data", help="where the data and our classifiers lie (default data)")
     args = parser.parse_args(argv)
@@ -29,8 +30,8 @@ def make(argv: list[str] | None) -> None:
         folder = judging.release_classifier(args.classifier, args.root)
     else:
         folder = releases.FOLDER / args.name
-        words = checkpoint.resolve(args.words) if args.words else None
-        releases.write_model(checkpoint.resolve(args.checkpoint), folder, words)
+        words, early = (checkpoint.resolve(path) if path else None for path in (args.words, args.early))
+        releases.write_model(checkpoint.resolve(args.checkpoint), folder, words, early)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"wrote {folder} ({size / 1e6:.1f} MB)")
 

@@ -36,8 +36,15 @@ def test_an_artifact_draws_the_same_pictures(model, tmp_path, how):
     assert about["words"] == list(model.spec.labels.words) and about["settings"]["steps"] == asked.steps
 
 
+def test_an_artifact_is_led_away_from_the_same_net(model, trained, tmp_path):
+    led = model.led_away_from(ddpm_jax.load(trained / "checkpoints" / "4"))
+    export.write(led, led.settings(guidance=3.0), tmp_path / "a.stablehlo", ["cpu"])
+    assert export.difference(led, led.settings(guidance=3.0), tmp_path / "a.stablehlo", n=4) == 0
+    assert export.difference(model, model.settings(guidance=3.0), tmp_path / "a.stablehlo", n=4) > 0
+
+
 def test_guidance_that_an_artifact_cannot_hold_is_refused(model):
-    with pytest.raises(runtime.BadInput, match="an artifact has classifier-free guidance alone"):
+    with pytest.raises(runtime.BadInput, match="an artifact has one weight, of guidance; leave out weights of words"):
         export.artifact(model, model.settings(weights={"Cat": 2.0}))
 
 

@@ -79,6 +79,9 @@ def test_against_a_weaker_net(x_t):
     out = guided(guidance.against(LABEL, 2.0), x_t, weak=weak)
     np.testing.assert_allclose(out, 2 * strong - worse, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(guided(guidance.against(LABEL, 1.0), x_t, weak=weak), strong)
+    np.testing.assert_array_equal(guided(guidance.conditional(LABEL), x_t, weak=weak), strong)  # nobody asked it
+    with pytest.raises(ValueError, match="a weight for a weaker net, but there is none"):
+        guided(guidance.against(LABEL, 2.0), x_t)
 
 
 @pytest.mark.parametrize(("t", "inside"), [(0.19, False), (0.2, True), (0.5, True), (0.6, True), (0.61, False)])

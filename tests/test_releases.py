@@ -91,6 +91,20 @@ def test_layers_and_a_prior_that_were_learned_apart_are_put_beside_the_u_net(own
         releases.write_model(source, own / "both", saved(tmp_path / "d", stem=5))
 
 
+def test_an_early_net_is_released_with_the_model_that_is_led_away_from_it(trained, own, tmp_path):
+    early = trained / "checkpoints" / "4"
+    assert script("release").main([f"--checkpoint={trained}", "--name=faces", f"--early={early}"]) == 0
+    model = ddpm_jax.load("faces")
+    assert model.meta["config"]["optimizer"]["early"] == 4
+    assert model.meta["early_from"] == archive.read_meta(early)["sha256"]
+    halves = jax.tree.map(lambda p: p.astype(np.float16).astype(np.float32), ddpm_jax.load(early).params)
+    jax.tree.map(np.testing.assert_array_equal, model.nets.weak, halves)
+    releases.write_model(own / "faces", own / "again")  # it comes along
+    jax.tree.map(np.testing.assert_array_equal, ddpm_jax.load("again").nets.weak, halves)
+    with pytest.raises(runtime.BadInput, match="has a net of other shapes"):
+        releases.write_model(archive.resolve(trained), own / "faces", early=saved(tmp_path / "a", stem=1))
+
+
 def test_nothing_of_the_machine_is_released(trained, own):
     releases.write_model(archive.resolve(trained), own / "faces")
     for file in (own / "faces").rglob("*"):

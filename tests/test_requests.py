@@ -16,8 +16,8 @@ def settle(**how):
     return requests.settle(how, DEFAULTS)
 
 
-def guide(label=LABEL, against_weak=False, **how):
-    made = requests.guides(settle(**how), SPACE, label[None], against_weak=against_weak)
+def guide(label=LABEL, **how):
+    made = requests.guides(settle(**how), SPACE, label[None])
     return jax.tree.map(lambda leaf: np.asarray(leaf)[0], made)
 
 
@@ -103,10 +103,16 @@ def test_a_weight_of_a_word_that_is_not_asked_is_refused():
 
 
 def test_against_a_weak_net_guidance_is_its_weight():
-    labels, weights, plain, *_ = guide(against_weak=True, guidance=2.5)
+    labels, weights, plain, *_ = guide(against="early", guidance=2.5)
     assert labels.shape == (1, 5) and weights.tolist() == [2.5, -1.5] and plain.tolist() == [1.0, 0.0]
-    with pytest.raises(ValueError, match="weights of words do not go with guidance against another checkpoint"):
-        guide(against_weak=True, weights={"Hat": 2.0})
+    assert guide(against="early", guidance=1.0).weights.tolist() == [1.0]  # that net alone: the other is not called
+    with pytest.raises(ValueError, match="weights of words do not go with guidance against another net"):
+        guide(against="early", weights={"Hat": 2.0})
+    trained_with = {**DEFAULTS, "guidance": 2.0, "against": "early"}
+    assert requests.settle({}, trained_with).against == "early"
+    assert requests.settle({"weights": {"Hat": 2.0}}, trained_with).against == "unlabelled"
+    with pytest.raises(ValueError, match="unknown against 'late'; choose one of unlabelled, early"):
+        settle(against="late")
 
 
 def test_unspecifying_a_word_takes_along_what_it_implies():

@@ -70,6 +70,19 @@ def test_the_ema_of_constants_is_constant_and_warms_up():
     np.testing.assert_allclose(moved.ema["w"], 2.0 * (1 - 4 / 13), rtol=1e-6)  # decay (1 + 3) / (10 + 3)
 
 
+def test_early_averages_are_those_of_the_first_updates_and_stay():
+    optimizer = step.make_optimizer(**OPTIMIZER, early=2)
+    now = state.init({"w": jnp.zeros(3)}, optimizer.transform, 10, early=True)
+    seen = []
+    for i in range(4):
+        how = {"loss": loss, "optimizer": optimizer, "accumulate": 1}
+        now, _ = step.train_step(now, *batch(), jax.random.key(i), **how)
+        seen.append((now.ema["w"], now.early["w"]))
+    for i, (_, early) in enumerate(seen):
+        np.testing.assert_array_equal(early, seen[min(i, 1)][0])
+    assert (seen[3][0] != seen[1][0]).any()
+
+
 def test_accumulation_gives_the_same_step():
     optimizer = step.make_optimizer(**OPTIMIZER)
     first = state.init({"w": jnp.zeros(3)}, optimizer.transform, 10)

@@ -221,7 +221,9 @@ NUMBER = (_is_number, "a number")
 YES_NO = (lambda value: isinstance(value, bool), "true or false")
 WORDS = (lambda value: _is_list(value, _is_text), f"a list of 1 to {MAX_LIST} texts")
 TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("kind", "label", "other", "group", "key", "sampler", "times", "words", "compose"), TEXT),
+    **dict.fromkeys(
+        ("kind", "label", "other", "group", "key", "sampler", "times", "words", "against", "compose"), TEXT
+    ),
     **dict.fromkeys(("picture", "mask"), PICTURE),
     **dict.fromkeys(("n", "pick", "seed", "other_seed", "first", "steps", "repeats"), WHOLE),
     **dict.fromkeys(("spread", "strength", "guidance", "rescale", "eta"), NUMBER),
