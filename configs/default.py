@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
     config.optimizer.b2 = 0.99
     config.optimizer.layer_rate = 60.0  # how many times as fast net.word_layers learn
     config.optimizer.ema = 0.999  # of the parameters; the decay rises to it as (1 + n) / (10 + n)
-    config.optimizer.early = 0  # updates after which the averages are kept, for guidance to lead away from; 0 = never
+    config.optimizer.early = 0  # updates after which the averages are kept, for autoguidance; 0 = never
 
     config.train = ConfigDict()
     config.train.steps = 10_000  # in all
@@ -92,9 +92,10 @@ def get_config() -> ConfigDict:
     config.sampling.times = "linear"  # how the times of the evaluations are spaced; a name of schedules.GRIDS
     config.sampling.words = "net"  # what decides the words a label leaves open: net, as it draws, or prior, before it
     config.sampling.guidance = 1.0  # 0 = unconditional, 1 = conditional, more = guided
-    config.sampling.against = "unlabelled"  # what guidance leads away from: the net without the label, or early, the
-    # averages of optimizer.early under the same label, whose faults are those of the net, but worse
     config.sampling.interval = (0.0, 1.0)  # times between which guidance acts; conditional outside
+    config.sampling.autoguidance = (
+        1.0  # away from the averages of optimizer.early, whose faults are the net's, but worse
+    )
 
     config.runtime = ConfigDict()
     config.runtime.devices = 0  # virtual CPU devices; 0 = as many as the cores and the batch allow, at most 8

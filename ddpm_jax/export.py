@@ -51,9 +51,10 @@ def _picture(
     if asked.words == "prior":
         label = engine.complete_one(label, at, model.params, model=model.model)
     form = requests.guide(asked, model.spec.labels, np.ones(len(label), np.int8))
-    labels = jnp.outer(jnp.asarray(form.plain[: len(form.labels)], label.dtype), label)  # unlabelled where it was so
-    weights = form.plain if asked.guidance == 1.0 else jnp.where(form.plain > 0, weight, 1.0 - weight)
-    guide = form._replace(labels=labels, weights=weights)
+    weights = form.weights
+    if asked.guidance != 1.0:  # they are affine in its weight
+        weights = form.plain + (weight - 1.0) / (asked.guidance - 1.0) * (form.weights - form.plain)
+    guide = form._replace(labels=form.labels * label[None], weights=weights)
     start = engine.start_one(at, shape=model.spec.shape)
     return engine.draw_one(guide, start, at, model.nets, rows, model=model.model)[0]
 

@@ -152,7 +152,7 @@ class Generator(loaded.Loaded):
     ) -> Pictures:
         """Return pictures from one label's to another's: predictions are mixed, and the noises of two seeds slerped."""
         requests.refuse(
-            "an interpolation", how, ("words", "guidance", "against", "interval", "rescale", "weights", "compose")
+            "an interpolation", how, ("words", "guidance", "interval", "autoguidance", "rescale", "weights", "compose")
         )
         check_range("frames", frames, 2, loaded.MAX_PICTURES)
         ends = self.vectors([one, other], complete=complete)

@@ -27,8 +27,8 @@ Conditional = Callable[[Image, Scalar, Array], Raw]
 class Guidance(NamedTuple):
     """What is asked of the net for one picture, and how its answers are mixed.
 
-    labels [m, words]; weights [m], one more where a weaker net answers too, of sum 1; plain, the weights of the
-    conditional prediction; interval [2], the times between which `weights` hold, and outside of which `plain` does;
+    labels [m, words]; weights [m], one more where a weaker net answers too, of sum 1; plain, those of the conditional
+    prediction; interval [2], the times between which `weights` hold, and outside of which `plain` does;
     rescale, the share to which the mix is brought to the spread of the plain prediction; None where it is not.
     """
 
@@ -50,7 +50,7 @@ def classifier_free(label: Label, weight: float) -> Guidance:
     Weight 0 is unconditional and weight 1 conditional, exactly. The unconditional label is all zeros: every word
     unspecified.
     """
-    return _guidance(np.stack([np.zeros_like(label), label]), [1.0 - weight, weight], [0.0, 1.0])
+    return _guidance(np.stack([label, np.zeros_like(label)]), [weight, 1.0 - weight], [1.0, 0.0])
 
 
 def composed(label: Label, without: Labels, weights: Sequence[float]) -> Guidance:
@@ -78,12 +78,15 @@ def between(one: Label, other: Label, share: float) -> Guidance:
     return _guidance(np.stack([one, other]), [1.0 - share, share], [1.0 - share, share])
 
 
-def against(label: Label, weight: float) -> Guidance:
-    """weight strong + (1 - weight) weak: a net led away from a worse one (Karras et al. 2024, arXiv 2406.02507, Eq. 3).
+def against(guide: Guidance, weight: float) -> Guidance:
+    """guide + (weight - 1) (plain - weak): away from a worse net, too (Karras et al. 2024, arXiv 2406.02507, Eq. 3).
 
-    The weak net's answer to the same label comes last (`predictor`'s `weak`). Weight 1 is the strong net alone.
+    Weight 1 is `guide`, within its interval and outside. The weak net's answer to its first label comes last
+    (`predictor`'s `weak`).
     """
-    return _guidance(label[None], [weight, 1.0 - weight], [1.0, 0.0])
+    more = weight - 1.0
+    mix, straight = (np.append(weights + more * guide.plain, -more) for weights in (guide.weights, guide.plain))
+    return guide._replace(weights=mix.astype(np.float32), plain=straight.astype(np.float32))
 
 
 def _guidance(labels: np.ndarray, weights: Sequence[float], plain: Sequence[float]) -> Guidance:

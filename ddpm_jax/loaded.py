@@ -22,7 +22,7 @@ MAX_PICTURES = 100_000
 class Loaded:
     """The parameters of a checkpoint with its model's compiled functions; `generator.Generator` is what users have."""
 
-    weak: "Loaded | None" = None  # a worse one that guidance leads away from, see `led_away_from`
+    weak: "Loaded | None" = None  # a worse one that `autoguidance` leads away from, see `led_away_from`
 
     def __init__(self, path: Path, which: str) -> None:
         """Read a checkpoint's description and its parameters, verified; nothing else of it."""
@@ -44,10 +44,10 @@ class Loaded:
         return engine.Nets(self.params, self.weak.params if self.weak else self._early)
 
     def led_away_from(self, weak: "Loaded") -> Self:
-        """Return this model with `guidance` as the weight against a worse one, an earlier checkpoint of its run.
+        """Return this model with `autoguidance` as the weight against a worse one, an earlier checkpoint of its run.
 
-        Autoguidance (Karras et al. 2024, arXiv 2406.02507): the worse net answers the same label. Weight 1 is this
-        model alone. It takes the place of the early net that a checkpoint may bring along (`against`).
+        Karras et al. 2024 (arXiv 2406.02507): the worse net answers the same label. Weight 1 is this model alone. It
+        takes the place of the early net that a checkpoint may bring along.
         """
         if jax.tree.map(jnp.shape, weak.params) != jax.tree.map(jnp.shape, self.params):
             raise ValueError(f"{weak.path} has a net of other shapes; take an earlier checkpoint of the same run")
@@ -57,11 +57,11 @@ class Loaded:
 
     def settings(self, **how: Unpack[How]) -> Settings:
         """Return sampler, evaluations, guidance and the like as they will be used: as given, or the checkpoint's."""
-        asked = requests.settle(cast(How, {"against": "early", **how}) if self.weak else how, self.defaults)
+        asked = requests.settle(how, self.defaults)
         if asked.words == "prior" and self.model.prior is None:
             raise ValueError("this checkpoint has no word prior (net.word_prior is 0); use words of 'net'")
-        if asked.against == "early" and self.nets.weak is None:
-            raise ValueError("this checkpoint keeps no early net (optimizer.early is 0); use against of 'unlabelled'")
+        if asked.autoguidance != 1 and self.nets.weak is None:
+            raise ValueError("this checkpoint keeps no early net (optimizer.early is 0); leave out autoguidance")
         if self.weak and how.get("words") == "prior":
             raise ValueError("words 'prior' leaves nothing open for another checkpoint to be worse at; use net")
         return asked._replace(words="net") if self.weak else asked

@@ -7,7 +7,7 @@ from typing import Any
 
 from ddpm_jax import commands, images, recipes, runtime
 
-SETTINGS = ("sampler", "steps", "times", "eta", "words", "guidance", "against", "rescale", "compose")
+SETTINGS = ("sampler", "steps", "times", "eta", "words", "guidance", "autoguidance", "rescale", "compose")
 
 
 def parser(description: str | None) -> commands.Parser:
@@ -40,12 +40,12 @@ def parser(description: str | None) -> commands.Parser:
     how("--eta", type=float, help="noise of ddim, 0 to 1")
     how("--words", help="what decides words that the label leaves open: prior, before it is drawn, or net, as it draws")
     how("--guidance", type=float, help="0 unconditional, 1 conditional, more exaggerates")
-    how("--against", help="what guidance leads away from: unlabelled, or early, the worse net that a checkpoint keeps")
     how("--interval", help="times between which guidance acts: 0.2,0.8")
+    how("--autoguidance", type=float, help="1 not at all, more: away from the worse net that a checkpoint keeps")
     how("--rescale", type=float, help="0 to 1: hold the spread of guided outputs to the conditional ones'")
     how("--weights", help='words of the label with weights of their own: "Mohawk=3,Pipe=1.5"')
     how("--compose", help="full or empty: what the weights lead away from")
-    how("--away-from", help="an earlier checkpoint: --guidance leads away from it (autoguidance)")
+    how("--away-from", help="an earlier checkpoint: --autoguidance leads away from this one")
     how("--snap", action="store_true", help="move each pixel to the nearest palette colour")
     where = made.add_argument_group("where").add_argument
     where("--out", required=True, help=".png, .gif/.apng/.webp (the denoising), .npz or a directory (--n single ones)")
@@ -141,7 +141,7 @@ def _words(text: str) -> list[str]:
 
 
 def _values(key: str, text: str) -> list[Any]:
-    if key in ("sampler", "times", "words", "against", "compose"):
+    if key in ("sampler", "times", "words", "compose"):
         return [value.strip() for value in text.split(",")]
     if key not in (*SETTINGS, "seed"):
         raise runtime.BadInput(f"--sweep cannot vary {key!r}; choose one of {', '.join((*SETTINGS, 'seed'))}")

@@ -12,7 +12,6 @@ from ddpm_jax.labels import LabelSpace
 
 MAX_WORDS = 4  # with weights of their own
 WORDS = ("net", "prior")
-AGAINST = ("unlabelled", "early")
 
 
 class How(TypedDict, total=False):
@@ -25,11 +24,9 @@ class How(TypedDict, total=False):
     # and weights lead away from what is open, so that with either net is meant; a picture that is edited says the rest
     eta: float  # noise of DDIM: 0 none, 1 as much as DDPM
     guidance: float  # within `interval`: 0 unconditional, 1 conditional, more exaggerates
-    against: (
-        str  # what guidance leads away from: unlabelled, the net without the label; or early, a worse net under the
-    )
-    # same label, of which 0 is all (see `config.optimizer.early`)
     interval: tuple[float, float]  # the times between which guidance acts; conditional outside
+    autoguidance: float  # at all times, away from what a worse net says under the same label: the early one of the
+    # checkpoint (`config.optimizer.early`), or one that was given; 1 not at all
     rescale: float  # 0 to 1: how far guided outputs are brought back to the spread of the conditional ones
     weights: Mapping[str, float]  # words of the label (at most 4) and their own weights, instead of `guidance`
     compose: str  # full: a weight leads away from the label without its word, 0 not at all, the whole label always
@@ -45,8 +42,8 @@ class Settings(NamedTuple):
     times: str = "linear"
     words: str = "net"
     eta: float = 0.0
-    against: str = "unlabelled"
     interval: tuple[float, float] = (0.0, 1.0)
+    autoguidance: float = 1.0
     rescale: float = 0.0
     weights: Mapping[str, float] = {}
     compose: str = "full"
@@ -58,14 +55,14 @@ def settle(how: How, defaults: Mapping[str, Any]) -> Settings:
     unknown = given.keys() - Settings._fields
     if unknown:
         raise ValueError(f"unknown setting {min(unknown)!r}; the settings are {', '.join(Settings._fields)}")
-    asked = Settings(**{**defaults, **({"against": "unlabelled"} if given.get("weights") else {}), **given})
+    asked = Settings(**{**defaults, **({"autoguidance": 1.0} if given.get("weights") else {}), **given})
     _check_name("sampler", asked.sampler, samplers.SAMPLERS)
     _check_name("times", asked.times, schedules.GRIDS)
     _check_name("words", asked.words, WORDS)
-    _check_name("against", asked.against, AGAINST)
     _check_name("compose", asked.compose, ("full", "empty"))
     check_range("steps", asked.steps, 1, 1000)
     check_range("guidance", asked.guidance, 0, 100)
+    check_range("autoguidance", asked.autoguidance, 0, 100)
     check_range("rescale", asked.rescale, 0, 1)
     check_range("eta", asked.eta, 0, 1)
     if asked.eta and asked.sampler != "ddim":
@@ -76,18 +73,20 @@ def settle(how: How, defaults: Mapping[str, Any]) -> Settings:
         raise ValueError(f"weights names {len(asked.weights)} words; at most {MAX_WORDS} can have one of their own")
     for word, weight in asked.weights.items():
         check_range(f"the weight of {word}", weight, 0, 100)
-    if asked.weights and asked.against == "early":
-        raise ValueError("weights of words do not go with guidance against another net; use against of unlabelled")
+    if asked.weights and asked.autoguidance != 1:
+        raise ValueError("weights of words do not go with autoguidance; leave one of them out")
     if given.get("words") == "prior" and by_net(asked).words == "net":
         raise ValueError("words 'prior' leaves nothing open that guidance or weights could lead away from; use net")
     asked = by_net(asked)
     low, high = map(float, asked.interval)
-    return asked._replace(guidance=float(asked.guidance), interval=(low, high))
+    numbers = {"guidance": float(asked.guidance), "autoguidance": float(asked.autoguidance)}
+    return asked._replace(interval=(low, high), **numbers)
 
 
 def by_net(asked: Settings) -> Settings:
     """Return the settings with words of "net" where guidance or weights lead away from what a label leaves open."""
-    return asked._replace(words="net") if asked.guidance != 1 or asked.weights else asked
+    guided = asked.guidance != 1 or asked.autoguidance != 1 or asked.weights
+    return asked._replace(words="net") if guided else asked
 
 
 def refuse(what: str, how: How, settings: Sequence[str]) -> None:
@@ -140,14 +139,12 @@ def guide(asked: Settings, space: LabelSpace, vector: np.ndarray) -> Guidance:
     """Return the guidance of one picture, for a label vector [words]."""
     if asked.weights:
         made = _by_word(asked, space, vector)
-    elif asked.guidance == 1.0:
-        made = guidance.conditional(vector)
-    elif asked.against == "early":
-        made = guidance.against(vector, asked.guidance)
-    elif space.size == 0:
+    elif space.size == 0 or asked.guidance == 1.0:
         made = guidance.conditional(vector)
     else:
         made = guidance.classifier_free(vector, asked.guidance)
+    if asked.autoguidance != 1.0:
+        made = guidance.against(made, asked.autoguidance)
     rescale = np.float32(asked.rescale) if asked.rescale else None
     return made._replace(interval=np.asarray(asked.interval, np.float32), rescale=rescale)
 

@@ -53,6 +53,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "checkpoint.keep_every": (0, 10**9),
     "sampling.steps": (1, 1000),
     "sampling.guidance": (0, 100),
+    "sampling.autoguidance": (0, 100),
     "runtime.devices": (0, 4096),
 }
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
@@ -68,7 +69,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sampling.sampler": tuple(samplers.SAMPLERS),
     "sampling.times": tuple(schedules.GRIDS),
     "sampling.words": requests.WORDS,
-    "sampling.against": requests.AGAINST,
     "checkpoint.best_metric": ("eval/loss", "-eval/exact"),
     "runtime.parameters": tuple(devices.LAYOUTS),
 }
@@ -110,10 +110,10 @@ def check(config: ConfigDict) -> None:
         raise runtime.BadInput("train.steps x train.batch_size must stay below 2^32 images")
     if values["sampling.words"] == "prior" and not values["net.word_prior"]:
         raise runtime.BadInput("sampling.words is 'prior', but net.word_prior is 0; use words of 'net', or a width")
-    if values["sampling.words"] == "prior" and values["sampling.guidance"] != 1:
+    if values["sampling.words"] == "prior" and {values["sampling.guidance"], values["sampling.autoguidance"]} != {1}:
         raise runtime.BadInput("sampling.words is 'prior', which takes no guidance; use 'net', or sampling.guidance 1")
-    if values["sampling.against"] == "early" and not values["optimizer.early"]:
-        raise runtime.BadInput("sampling.against is 'early', but optimizer.early is 0, which keeps no such net; set it")
+    if values["sampling.autoguidance"] != 1 and not values["optimizer.early"]:
+        raise runtime.BadInput("sampling.autoguidance leads away from an early net, but optimizer.early is 0; set it")
     if values["schedule.zero_terminal"] and values["loss.target"] == "eps":
         raise runtime.BadInput("loss.target 'eps' learns nothing at zero terminal SNR; use v, x_0 or palette with it")
 

@@ -19,7 +19,7 @@ from absl import logging
 from ddpm_jax import commands, devices, engine, generator, judging, runtime
 from ddpm_jax.evaluation import benchmark, judge
 
-HOW = {"sampler": str, "steps": int, "times": str, "words": str, "guidance": float, "against": str}
+HOW = {"sampler": str, "steps": int, "times": str, "words": str, "guidance": float, "autoguidance": float}
 MODELS = ("metrics", *HOW, "raw", "share")  # flags that only a checkpoint has
 
 

@@ -33,8 +33,8 @@ def make(argv: list[str] | None) -> None:
     if many:
         return stream(model, job, out)
     settings = model.settings(**orders.settings(args))
-    if args.away_from and settings.guidance == 1:
-        raise runtime.BadInput("--away-from does nothing at guidance 1; add --guidance=2")
+    if args.away_from and settings.autoguidance == 1:
+        raise runtime.BadInput("--away-from does nothing at autoguidance 1; add --autoguidance=2")
     moving = out.suffix.lower() != ".png"
     recipes.check_size(model, job, args.scale, steps=settings.steps if moving else 1)
     if moving:

@@ -121,28 +121,27 @@ def test_words_with_weights_of_their_own(avatars):
 
 def test_led_away_from_an_earlier_checkpoint(trained, avatars):
     led = avatars.led_away_from(ddpm_jax.load(trained / "checkpoints" / "4"))
-    assert wrong_pixels(led.sample("Cat", n=4, guidance=1.0), avatars.sample("Cat", n=4)) < 0.01
-    assert wrong_pixels(led.sample("Cat", n=4, guidance=5.0), avatars.sample("Cat", n=4)) > 0.01
+    assert wrong_pixels(led.sample("Cat", n=4, autoguidance=1.0), avatars.sample("Cat", n=4)) < 0.01
+    assert wrong_pixels(led.sample("Cat", n=4, autoguidance=5.0), avatars.sample("Cat", n=4)) > 0.01
     assert led.recipe()["weak"] != led.recipe()["checkpoint"] and "weak" not in avatars.recipe()
 
 
 def test_a_run_keeps_what_its_guidance_leads_away_from(tmp_path):
-    config = tiny_config(optimizer__early=4, sampling__against="early", sampling__guidance=5.0)
+    config = tiny_config(optimizer__early=4, sampling__autoguidance=5.0)
     train.train(build.build(config), str(tmp_path))
     model, early = ddpm_jax.load(tmp_path), ddpm_jax.load(tmp_path / "checkpoints" / "4")
     jax.tree.map(np.testing.assert_array_equal, model.nets.weak, early.params)
     drawn, led = model.sample("Cat", n=4), model.led_away_from(early)
     np.testing.assert_array_equal(drawn, led.sample("Cat", n=4))
-    assert wrong_pixels(drawn, model.sample("Cat", n=4, guidance=1.0)) > 0.01
-    assert wrong_pixels(drawn, model.sample("Cat", n=4, against="unlabelled")) > 0.01
+    assert wrong_pixels(drawn, model.sample("Cat", n=4, autoguidance=1.0)) > 0.01
     assert model.recipe().keys() == early.recipe().keys()  # nothing more is needed to make them again
 
 
 def test_a_checkpoint_without_an_early_net_is_not_led_away_from_it(avatars):
     with pytest.raises(ValueError, match="this checkpoint keeps no early net"):
-        avatars.sample("Cat", guidance=2.0, against="early")
-    with pytest.raises(runtime.BadInput, match=r"sampling.against is 'early', but optimizer.early is 0"):
-        build.build(tiny_config(sampling__against="early"))
+        avatars.sample("Cat", autoguidance=2.0)
+    with pytest.raises(runtime.BadInput, match=r"leads away from an early net, but optimizer.early is 0"):
+        build.build(tiny_config(sampling__autoguidance=2.0))
 
 
 def test_a_grid_joins_the_words_of_rows_and_columns(avatars):

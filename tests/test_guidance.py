@@ -76,12 +76,18 @@ def test_against_a_weaker_net(x_t):
         return 0.5 * predict(x_t, t, label) - 1.0
 
     strong, worse = predict(x_t, T, LABEL), weak(x_t, T, LABEL)
-    out = guided(guidance.against(LABEL, 2.0), x_t, weak=weak)
+    alone = guidance.conditional(LABEL)
+    out = guided(guidance.against(alone, 2.0), x_t, weak=weak)
     np.testing.assert_allclose(out, 2 * strong - worse, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(guided(guidance.against(LABEL, 1.0), x_t, weak=weak), strong)
+    np.testing.assert_array_equal(guided(guidance.against(alone, 1.0), x_t, weak=weak), strong)
+    both = guidance.against(guidance.classifier_free(LABEL, 3.0), 1.5)
+    expected = 3 * strong - 2 * predict(x_t, T, NOTHING) + 0.5 * (strong - worse)
+    np.testing.assert_allclose(guided(both, x_t, weak=weak), expected, rtol=1e-4, atol=1e-5)
+    outside = both._replace(interval=np.array([0.0, float(T) / 2], np.float32))
+    np.testing.assert_allclose(guided(outside, x_t, weak=weak), 1.5 * strong - 0.5 * worse, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(guided(guidance.conditional(LABEL), x_t, weak=weak), strong)  # nobody asked it
     with pytest.raises(ValueError, match="a weight for a weaker net, but there is none"):
-        guided(guidance.against(LABEL, 2.0), x_t)
+        guided(guidance.against(alone, 2.0), x_t)
 
 
 @pytest.mark.parametrize(("t", "inside"), [(0.19, False), (0.2, True), (0.5, True), (0.6, True), (0.61, False)])

@@ -73,8 +73,8 @@ def test_weight_1_is_one_pass_and_others_two():
     assert labels.shape == (1, 5) and weights.tolist() == [1.0]
     assert guide(guidance=3).rescale is None  # or two passes over all logits would be made for nothing
     labels, weights, plain, interval, rescale = guide(guidance=3, interval=(0.1, 0.5), rescale=0.5)
-    np.testing.assert_array_equal(labels, [0 * LABEL, LABEL])
-    assert weights.tolist() == [-2.0, 3.0] and plain.tolist() == [0.0, 1.0]
+    np.testing.assert_array_equal(labels, [LABEL, 0 * LABEL])
+    assert weights.tolist() == [3.0, -2.0] and plain.tolist() == [1.0, 0.0]
     np.testing.assert_allclose([*interval, rescale], [0.1, 0.5, 0.5])
 
 
@@ -103,16 +103,18 @@ def test_a_weight_of_a_word_that_is_not_asked_is_refused():
 
 
 def test_against_a_weak_net_guidance_is_its_weight():
-    labels, weights, plain, *_ = guide(against="early", guidance=2.5)
-    assert labels.shape == (1, 5) and weights.tolist() == [2.5, -1.5] and plain.tolist() == [1.0, 0.0]
-    assert guide(against="early", guidance=1.0).weights.tolist() == [1.0]  # that net alone: the other is not called
-    with pytest.raises(ValueError, match="weights of words do not go with guidance against another net"):
-        guide(against="early", weights={"Hat": 2.0})
-    trained_with = {**DEFAULTS, "guidance": 2.0, "against": "early"}
-    assert requests.settle({}, trained_with).against == "early"
-    assert requests.settle({"weights": {"Hat": 2.0}}, trained_with).against == "unlabelled"
-    with pytest.raises(ValueError, match="unknown against 'late'; choose one of unlabelled, early"):
-        settle(against="late")
+    labels, weights, plain, *_ = guide(autoguidance=2.5, guidance=1.0)
+    assert labels.shape == (1, 5) and weights.tolist() == plain.tolist() == [2.5, -1.5]
+    labels, weights, plain, *_ = guide(autoguidance=2.5, guidance=3.0)
+    assert labels.shape == (2, 5) and weights.tolist() == [4.5, -2.0, -1.5] and plain.tolist() == [2.5, 0.0, -1.5]
+    assert guide(autoguidance=1.0, guidance=1.0).weights.tolist() == [1.0]  # that net alone: the other is not called
+    with pytest.raises(ValueError, match="weights of words do not go with autoguidance; leave one of them out"):
+        guide(autoguidance=2.0, weights={"Hat": 2.0})
+    trained_with = {**DEFAULTS, "autoguidance": 2.0}
+    assert requests.settle({}, trained_with).autoguidance == 2.0
+    assert requests.settle({"weights": {"Hat": 2.0}}, trained_with).autoguidance == 1.0
+    with pytest.raises(ValueError, match="autoguidance is -1; it must be from 0 to 100"):
+        settle(autoguidance=-1)
 
 
 def test_unspecifying_a_word_takes_along_what_it_implies():

@@ -137,7 +137,7 @@ def test_single_pictures_into_a_directory_and_an_archive(trained, tmp_path, samp
 def test_led_away_from_an_earlier_checkpoint_on_the_command_line(trained, tmp_path, sample):
     weak = f"--away-from={trained / 'checkpoints' / '4'}"
     out = tmp_path / "led.png"
-    assert sample([f"--checkpoint={trained}", "--label=Cat", "--n=2", weak, "--guidance=2", f"--out={out}"]) == 0
+    assert sample([f"--checkpoint={trained}", "--label=Cat", "--n=2", weak, "--autoguidance=2", f"--out={out}"]) == 0
     led = ddpm_jax.load(trained).led_away_from(ddpm_jax.load(trained / "checkpoints" / "4"))
     assert images.read_recipe(out)["weak"] == led.recipe()["weak"]
 

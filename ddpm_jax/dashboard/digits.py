@@ -16,7 +16,7 @@ SAMPLERS = controls.CHOICES["sampler"]
 BRUSH = 22  # pixels of a canvas that is ten times as wide as a digit: a pen as broad as MNIST's
 CANVAS = 10 * mnist.SIDE
 STRENGTH = "How much of your digit the model may change: 0 nothing, 1 everything"
-GUIDANCE = "How far it is led away from any digit, or from what it drew early in training: 1 not at all"
+GUIDANCE = "How strongly it follows the digit asked for: 1 as in training, more exaggerates"
 # What each control starts with. It goes into the state, not to the control: what was kept is a start value too.
 STARTS = {
     **{"choose_digit": "3", "draw_digit": "any", "noise_digit": "5", "draw_way": "Restyle", "half": "Lower"},
@@ -238,7 +238,7 @@ def _how(
         how: dict[str, Any] = {"n": st.slider("Variations", 1, 16, key=f"{part}_n")} if variations else {}
         how["seed"] = st.number_input("Seed", 0, 2**31 - 1, step=1, key=key)
         how["steps"] = st.slider("Evaluations", 2, 100, key=f"{part}_steps")
-        if model.spec.labels.size or defaults.get("against") == "early":
+        if model.spec.labels.size:
             how["guidance"] = st.slider("Guidance", 0.0, 8.0, step=0.25, key=f"{part}_guidance", help=GUIDANCE)
         if with_sampler:
             how["sampler"] = st.selectbox("Sampler", SAMPLERS, key=f"{part}_sampler")

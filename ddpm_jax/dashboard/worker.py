@@ -156,6 +156,7 @@ def calls(model: generator.Generator, job: Mapping[str, Any], asked: requests.Se
     pictures = {"grid": cells, "group": len(words), "swap": 2}.get(str(kind), n)
     steps = (asked.steps - 1) * (job.get("repeats") or 4) + 1 if job.get("mask") else asked.steps
     passes = 1 + len(asked.weights) if asked.weights else 1 if asked.guidance == 1 and kind != "between" else 2
+    passes += asked.autoguidance != 1
     return pictures * steps * passes
 
 
@@ -221,12 +222,10 @@ NUMBER = (_is_number, "a number")
 YES_NO = (lambda value: isinstance(value, bool), "true or false")
 WORDS = (lambda value: _is_list(value, _is_text), f"a list of 1 to {MAX_LIST} texts")
 TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(
-        ("kind", "label", "other", "group", "key", "sampler", "times", "words", "against", "compose"), TEXT
-    ),
+    **dict.fromkeys(("kind", "label", "other", "group", "key", "sampler", "times", "words", "compose"), TEXT),
     **dict.fromkeys(("picture", "mask"), PICTURE),
     **dict.fromkeys(("n", "pick", "seed", "other_seed", "first", "steps", "repeats"), WHOLE),
-    **dict.fromkeys(("spread", "strength", "guidance", "rescale", "eta"), NUMBER),
+    **dict.fromkeys(("spread", "strength", "guidance", "autoguidance", "rescale", "eta"), NUMBER),
     **dict.fromkeys(("snap", "sketch", "complete", "same_noise"), YES_NO),
     **dict.fromkeys(("rows", "columns", "out", "into", "keep"), WORDS),
     "values": (lambda value: _is_list(value, lambda v: _is_number(v) or _is_text(v)), f"a list of 1 to {MAX_LIST}"),

@@ -69,7 +69,8 @@ def _setting(settings: dict[str, Any]) -> str:
     """Return the settings that are not the usual ones, in words; "x2" says that an evaluation is two passes."""
     usual = Settings._field_defaults
     said = [f"{key} {value}" for key, value in settings.items() if key not in usual or value != usual[key]]
-    return ", ".join(said) + " (x2)" * (settings["guidance"] != 1)
+    passes = 1 + (settings["guidance"] != 1) + (settings["autoguidance"] != 1)
+    return ", ".join(said) + f" (x{passes})" * (passes > 1)
 
 
 def commit() -> str:

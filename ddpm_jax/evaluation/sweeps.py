@@ -63,7 +63,7 @@ def by_guidance(bench: Bench) -> list[Row]:
     best: tuple[float, np.ndarray, str] | None = None
     for form, how in FORMS.items():
         for weight in WEIGHTS:
-            drawn = bench.draw(asked, guidance=weight, against="unlabelled", words="net", **how)
+            drawn = bench.draw(asked, guidance=weight, words="net", **how)
             right, _ = words.obeyed(bench.judge, asked, drawn)
             legal = float(bench.judge.verify(drawn).legal.mean()) if bench.judge.render else None
             found.setdefault(form, {})[str(weight)] = {"obeyed": float(right.mean())} | (
