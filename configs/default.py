@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
     config.optimizer.b2 = 0.99
     config.optimizer.layer_rate = 60.0  # how many times as fast net.word_layers learn
     config.optimizer.ema = 0.999  # of the parameters; the decay rises to it as (1 + n) / (10 + n)
-    config.optimizer.early = 0  # updates after which the averages are kept, for autoguidance; 0 = never
+    config.optimizer.early = 0  # updates after which the averages are kept, for autoguidance; 0 = none
 
     config.train = ConfigDict()
     config.train.steps = 10_000  # in all
@@ -93,9 +93,7 @@ def get_config() -> ConfigDict:
     config.sampling.words = "net"  # what decides the words a label leaves open: net, as it draws, or prior, before it
     config.sampling.guidance = 1.0  # 0 = unconditional, 1 = conditional, more = guided
     config.sampling.interval = (0.0, 1.0)  # times between which guidance acts; conditional outside
-    config.sampling.autoguidance = (
-        1.0  # away from the averages of optimizer.early, whose faults are the net's, but worse
-    )
+    config.sampling.autoguidance = 1.0  # away from the averages of optimizer.early, where the same is wrong, but more
 
     config.runtime = ConfigDict()
     config.runtime.devices = 0  # virtual CPU devices; 0 = as many as the cores and the batch allow, at most 8

@@ -37,8 +37,13 @@ def verify(path: PathLike) -> None:
     read_arrays(path, meta, list(meta["checksums"]))
 
 
+def has(meta: Mapping[str, Any], part: str) -> bool:
+    """Say whether a checkpoint, described by `meta`, has a part of the state."""
+    return any(name.startswith(f"{part}/") for name in meta["checksums"])
+
+
 def load_arrays(path: PathLike, part: str = "ema") -> dict[str, Any]:
-    """Return one part of the state (`ema`, `params`) as a nested dict of verified NumPy arrays; others are not read.
+    """Return one part of the state (ema, params, early) as a nested dict of verified NumPy arrays; no other is read.
 
     float16, which releases are kept in, comes back as float32.
     """

@@ -93,6 +93,8 @@ def build(config: ConfigDict) -> train.Run:
     seen = pairs_seen(dataset.labels[dataset.train])
     meta = {"config": values, "spec": dataset.spec.to_json(), "fingerprint": dataset.fingerprint, "pairs_seen": seen}
     asked = requests.settle({}, values["sampling"])
+    if asked.autoguidance != 1 and parts.plan.steps <= parts.optimizer.early:
+        logging.warning("autoguidance does nothing: the run ends before optimizer.early, %d", parts.optimizer.early)
     countable = bool(dataset.heldout.size) and exact.determined(dataset)
     check_best(values["checkpoint"]["best_metric"], countable)
     # Only exact match counts words, so for other data none is read, and the judge's data need no loading.
@@ -176,7 +178,8 @@ def fine_tuned(
         raise runtime.BadInput(f"init_from: no array of {path} fits this net; give a checkpoint with the same net.*")
     logging.info("started from %s; fresh: %s", path, ", ".join(left) or "nothing")
     params = jax.tree.map(lambda new, old: devices.put(new, old.sharding), params, fresh.params)
-    return fresh._replace(params=params, ema=jax.tree.map(jnp.copy, params))
+    copies = [jax.tree.map(jnp.copy, params if kept else ()) for kept in (True, fresh.early)]
+    return fresh._replace(params=params, ema=copies[0], early=copies[1])
 
 
 def model_path(path_or_name: str | os.PathLike[str]) -> Path:

@@ -50,10 +50,10 @@ def _picture(
     at = engine.Places(seed, jnp.uint32(0))
     if asked.words == "prior":
         label = engine.complete_one(label, at, model.params, model=model.model)
-    form = requests.guide(asked, model.spec.labels, np.ones(len(label), np.int8))
-    weights = form.weights
-    if asked.guidance != 1.0:  # they are affine in its weight
-        weights = form.plain + (weight - 1.0) / (asked.guidance - 1.0) * (form.weights - form.plain)
+    # Weights are affine in that of guidance: what they are at 2 less what they are at 1, so many times.
+    form = asked if asked.guidance == 1.0 else asked._replace(guidance=2.0)
+    form = requests.guide(form, model.spec.labels, np.ones(len(label), np.int8))
+    weights = form.plain + (weight - 1.0) * (form.weights - form.plain)
     guide = form._replace(labels=form.labels * label[None], weights=weights)
     start = engine.start_one(at, shape=model.spec.shape)
     return engine.draw_one(guide, start, at, model.nets, rows, model=model.model)[0]

@@ -150,10 +150,8 @@ class Generator(loaded.Loaded):
         other_seed: int | None = None,
         **how: Unpack[How],
     ) -> Pictures:
-        """Return pictures from one label's to another's: predictions are mixed, and the noises of two seeds slerped."""
-        requests.refuse(
-            "an interpolation", how, ("words", "guidance", "interval", "autoguidance", "rescale", "weights", "compose")
-        )
+        """Return pictures from one label's to another's, unguided: predictions mixed, noises of two seeds slerped."""
+        requests.refuse("an interpolation", how, requests.MIXED)
         check_range("frames", frames, 2, loaded.MAX_PICTURES)
         ends = self.vectors([one, other], complete=complete)
         shares = np.linspace(0, 1, frames)
@@ -227,7 +225,7 @@ class Generator(loaded.Loaded):
 
     def invert(self, picture: np.ndarray, label: Label = None, **how: Unpack[How]) -> Float[np.ndarray, "h w c"]:
         """Return the noise from which DDIM makes the picture under a label (DDIM inversion; none by default)."""
-        asked = self.settings(**how)._replace(guidance=1.0, weights={})
+        asked = self.settings(**how)._replace(guidance=1.0, autoguidance=1.0, weights={})
         grid = requests.grid(asked, self.model.schedule)
         guide = self.guides(asked, self.vectors(label))
         rows = edit.inversion(self.model.schedule, grid)

@@ -27,9 +27,9 @@ Conditional = Callable[[Image, Scalar, Array], Raw]
 class Guidance(NamedTuple):
     """What is asked of the net for one picture, and how its answers are mixed.
 
-    labels [m, words]; weights [m], one more where a weaker net answers too, of sum 1; plain, those of the conditional
-    prediction; interval [2], the times between which `weights` hold, and outside of which `plain` does;
-    rescale, the share to which the mix is brought to the spread of the plain prediction; None where it is not.
+    labels [m, words]; weights [m], one more where a weaker net answers too, of sum 1; plain, those without guidance by
+    labels; interval [2], the times between which `weights` hold, and outside of which `plain` does; rescale, the share
+    to which the mix is brought to the spread of the plain one; None where it is not.
     """
 
     labels: Any

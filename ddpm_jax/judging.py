@@ -142,4 +142,4 @@ def _of(judged: Bench, model: generator.Generator) -> Bench:
 
 
 def _identity(model: generator.Generator) -> str:
-    return f"{model.meta['sha256']} {model.which}"
+    return f"{model.meta['sha256']} {model.which}" + (f" away from {model.weak.meta['sha256']}" if model.weak else "")

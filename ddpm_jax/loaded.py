@@ -1,6 +1,7 @@
 """A checkpoint, loaded and ready to be asked: what every way of making pictures with it has in common."""
 
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, Unpack, cast
@@ -32,7 +33,6 @@ class Loaded:
         arrays = checkpoint.load_arrays(path, "ema" if which == "ema" else "params")
         over = devices.mesh()
         self.params: Any = jax.device_put(arrays, devices.replicate(over))
-        self._early = _early(path, self.meta, devices.replicate(over))
         self.model = build.make_model(self.meta["config"], self.spec)
         _check_net(path, arrays, self.model)
         self.defaults: dict[str, Any] = self.meta["config"]["sampling"]
@@ -42,6 +42,15 @@ class Loaded:
     def nets(self) -> engine.Nets:
         """The parameters in use, and those of a worse net: one that was given, or the early one of this checkpoint."""
         return engine.Nets(self.params, self.weak.params if self.weak else self._early)
+
+    @functools.cached_property
+    def _early(self) -> Any:
+        """The parameters of the early net that the checkpoint keeps, None if it keeps none; read when first asked."""
+        if not archive.has(self.meta, "early"):
+            return None
+        arrays = checkpoint.load_arrays(self.path, "early")
+        _check_net(self.path, arrays, self.model)
+        return jax.device_put(arrays, devices.replicate(self.engine.over))
 
     def led_away_from(self, weak: "Loaded") -> Self:
         """Return this model with `autoguidance` as the weight against a worse one, an earlier checkpoint of its run.
@@ -174,13 +183,6 @@ class Loaded:
         here = {"device": jax.devices()[0].device_kind, "devices": jax.device_count(), "jax": jax.__version__}
         here["buckets"] = list(engine.BUCKETS)
         return {**about, **weak, **here, **more}
-
-
-def _early(path: Path, meta: Mapping[str, Any], where: jax.sharding.Sharding) -> Any:
-    """Return the parameters of the early net that a checkpoint keeps, None if it keeps none."""
-    if not any(name.startswith("early/") for name in meta["checksums"]):
-        return None
-    return jax.device_put(checkpoint.load_arrays(path, "early"), where)
 
 
 def _check_net(path: Path, arrays: Mapping[str, Any], made: model.Model) -> None:

@@ -47,7 +47,7 @@ def group(model: Generator, *, label: str, group: str, **how: Any) -> Drawn:
 
 def sweep(model: Generator, *, label: str, n: int, key: str, values: Sequence[Any], **how: Any) -> Drawn:
     """Draw the same n pictures once for each value of a setting, a row each; of guidance, all as the net draws."""
-    how = {"words": "net", **how} if key == "guidance" else how
+    how = {"words": "net", **how} if key in ("guidance", "autoguidance") else how
     rows = [model.sample(label, n=n, **{**how, key: value}) for value in values]
     return Drawn(np.concatenate(rows), n, (), [f"{key} {value}" for value in values], [""] * n)
 
@@ -200,6 +200,8 @@ def again(model: Generator, path: PathLike) -> tuple[dict[str, Any], Any, str]:
         raise runtime.BadInput(f"{path} was made with {recipe['which']} weights, and these are {here['which']}")
     if recipe.get("weak") != here.get("weak"):
         raise runtime.BadInput(f"{path} was led away from checkpoint {str(recipe.get('weak'))[:12]}; give that, too")
+    if "weak" in recipe and "autoguidance" not in recipe.get("settings", {"autoguidance": 1}):
+        raise runtime.BadInput(f"{path} was led away by guidance, which is called autoguidance now; make it anew")
     try:
         check_size(model, recipe["job"], int(recipe["scale"]))
         new = picture(draw(model, recipe["job"]), scale=int(recipe["scale"]), background=recipe.get("background"))

@@ -51,6 +51,7 @@ def write_model(
     comes along, or in its place the averages of the checkpoint `early`; BadInput if that has a net of other shapes.
     """
     meta, arrays = archive.read_meta(source), archive.load_arrays(source, "ema")
+    worse, about = _early(source, early)
     config = meta["config"]
     config["data"]["root"], config["init_from"] = "data", PurePath(config["init_from"]).name
     kept = {key: value for key, value in meta.items() if key not in _OWN} | {"released_from": meta["sha256"]}
@@ -63,25 +64,27 @@ def write_model(
             raise runtime.BadInput(f"{words} has no word layers and no word prior; see net.word_layers, net.word_prior")
         for name in learned.keys() & WORDS.keys():
             arrays[name] = learned[name]
+            if worse:
+                worse[name] = learned[name]
             for section, key in WORDS[name]:
                 config[section][key] = other["config"][section][key]
         kept["words_from"] = other["sha256"]
-    worse = _early(source, arrays, kept, early)
+    if about:
+        config["optimizer"]["early"], kept["early_from"] = about["step"], about["sha256"]
     write(_halves(arrays), kept, folder, meta["step"], _halves(worse))
 
 
-def _early(
-    source: archive.PathLike, arrays: dict[str, Any], kept: dict[str, Any], early: archive.PathLike | None
-) -> dict[str, Any]:
-    """Return the early net of a checkpoint, or the averages of another one, of which `kept`, its description, tells."""
+def _early(source: archive.PathLike, early: archive.PathLike | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the early net of `source`, if any, and {}; or the averages of `early` and their description."""
+    meta = archive.read_meta(source)
     if early is None:
-        has = any(name.startswith("early/") for name in archive.read_meta(source)["checksums"])
-        return archive.load_arrays(source, "early") if has else {}
-    other, worse = archive.read_meta(early), archive.load_arrays(early, "ema")
-    if _shapes(worse) != _shapes(arrays):
+        return (archive.load_arrays(source, "early") if archive.has(meta, "early") else {}), {}
+    about, worse = archive.read_meta(early), archive.load_arrays(early, "ema")
+    if _shapes(worse) != _shapes(archive.load_arrays(source, "ema")):
         raise runtime.BadInput(f"{early} has a net of other shapes than {source}; give an early checkpoint of its kind")
-    kept["config"]["optimizer"]["early"], kept["early_from"] = other["step"], other["sha256"]
-    return worse
+    if (about["fingerprint"], about["config"]["loss"]) != (meta["fingerprint"], meta["config"]["loss"]):
+        raise runtime.BadInput(f"{early} learned from other data, or another target, than {source}")
+    return worse, about
 
 
 def _shapes(arrays: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -12,6 +12,7 @@ from ddpm_jax.labels import LabelSpace
 
 MAX_WORDS = 4  # with weights of their own
 WORDS = ("net", "prior")
+MIXED = ("words", "guidance", "interval", "autoguidance", "rescale", "weights", "compose")  # what a label's guidance is
 
 
 class How(TypedDict, total=False):
@@ -24,10 +25,10 @@ class How(TypedDict, total=False):
     # and weights lead away from what is open, so that with either net is meant; a picture that is edited says the rest
     eta: float  # noise of DDIM: 0 none, 1 as much as DDPM
     guidance: float  # within `interval`: 0 unconditional, 1 conditional, more exaggerates
-    interval: tuple[float, float]  # the times between which guidance acts; conditional outside
+    interval: tuple[float, float]  # the times between which guidance acts; conditional (and autoguided) outside
     autoguidance: float  # at all times, away from what a worse net says under the same label: the early one of the
     # checkpoint (`config.optimizer.early`), or one that was given; 1 not at all
-    rescale: float  # 0 to 1: how far guided outputs are brought back to the spread of the conditional ones
+    rescale: float  # 0 to 1: how far guided outputs are brought back to the spread that they have outside the interval
     weights: Mapping[str, float]  # words of the label (at most 4) and their own weights, instead of `guidance`
     compose: str  # full: a weight leads away from the label without its word, 0 not at all, the whole label always
     # counts; empty: the weighted words alone, from no label (approximate): 0 leaves a word out, 1 is conditional

@@ -111,7 +111,7 @@ def check(config: ConfigDict) -> None:
     if values["sampling.words"] == "prior" and not values["net.word_prior"]:
         raise runtime.BadInput("sampling.words is 'prior', but net.word_prior is 0; use words of 'net', or a width")
     if values["sampling.words"] == "prior" and {values["sampling.guidance"], values["sampling.autoguidance"]} != {1}:
-        raise runtime.BadInput("sampling.words is 'prior', which takes no guidance; use 'net', or sampling.guidance 1")
+        raise runtime.BadInput("sampling.words is 'prior', which takes no guidance; use 'net', or 1 for both weights")
     if values["sampling.autoguidance"] != 1 and not values["optimizer.early"]:
         raise runtime.BadInput("sampling.autoguidance leads away from an early net, but optimizer.early is 0; set it")
     if values["schedule.zero_terminal"] and values["loss.target"] == "eps":

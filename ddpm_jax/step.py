@@ -193,5 +193,5 @@ def _updated(
     decay = jnp.minimum(optimizer.ema, (1.0 + updates) / (10.0 + updates))
     ema = jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), ema, params)
     if optimizer.early:
-        early = jax.tree.map(lambda e, now: jnp.where(updates < optimizer.early, now, e), early, ema)
+        early = jax.lax.cond(updates < optimizer.early, lambda: ema, lambda: early)
     return params, ema, opt_state, early

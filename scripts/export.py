@@ -21,11 +21,12 @@ def make(argv: list[str] | None) -> None:
     add("--checkpoint", required=True, help="a workdir, one of its checkpoints/<step>, or a released model's name")
     add("--out", required=True, help="the file to write; <out>.json will say its words and recipe")
     add("--raw", action="store_true", help="the parameters themselves, not their average (EMA)")
-    add("--sampler", help="the checkpoint's unless given, as for the next four")
+    add("--sampler", help="the checkpoint's unless given, as for the next five")
     add("--steps", type=int, help="net evaluations per picture")
     add("--times", help="how they are spaced")
     add("--words", help="what decides the words that a label leaves open: net or prior")
-    add("--guidance", type=float, help="1: the conditional net alone; else two passes, and the weight is an argument")
+    add("--guidance", type=float, help="1: none; else a pass more, and the weight is an argument")
+    add("--autoguidance", type=float, help="1: none, and the file holds one net instead of two")
     add("--platforms", default="cpu,cuda,tpu", help="where it is to run (default cpu,cuda,tpu)")
     add("--force", action="store_true", help="overwrite")
     args = parser.parse_args(argv)
@@ -33,7 +34,7 @@ def make(argv: list[str] | None) -> None:
         raise runtime.BadInput("exporting needs flatbuffers; install it by pip install 'ddpm_jax[export]'")
     commands.refuse_existing(args.out, args.force)
     model = generator.load(args.checkpoint, "raw" if args.raw else "ema")
-    how = {key: getattr(args, key) for key in ("sampler", "steps", "times", "words", "guidance")}
+    how = {key: getattr(args, key) for key in ("sampler", "steps", "times", "words", "guidance", "autoguidance")}
     asked = model.settings(**how)
     size = export.write(model, asked, args.out, args.platforms.split(","))
     print(f"wrote {args.out} ({size / 1e6:.1f} MB) for {args.platforms}")

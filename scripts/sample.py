@@ -30,11 +30,11 @@ def make(argv: list[str] | None) -> None:
         images.write_png(picture, out, recipe)
         return print(f"wrote {out}: {comparison}")
     job, model = orders.job(args), load(args)
+    settings = model.settings(**orders.settings(args))
+    if args.away_from and settings.autoguidance == 1 and job.get("key") != "autoguidance":
+        raise runtime.BadInput("--away-from does nothing at autoguidance 1; add --autoguidance=2")
     if many:
         return stream(model, job, out)
-    settings = model.settings(**orders.settings(args))
-    if args.away_from and settings.autoguidance == 1:
-        raise runtime.BadInput("--away-from does nothing at autoguidance 1; add --autoguidance=2")
     moving = out.suffix.lower() != ".png"
     recipes.check_size(model, job, args.scale, steps=settings.steps if moving else 1)
     if moving:

@@ -102,7 +102,7 @@ def test_a_weight_of_a_word_that_is_not_asked_is_refused():
         guide(weights={"Hut": 2.0})
 
 
-def test_against_a_weak_net_guidance_is_its_weight():
+def test_autoguidance_is_the_weight_against_a_worse_net():
     labels, weights, plain, *_ = guide(autoguidance=2.5, guidance=1.0)
     assert labels.shape == (1, 5) and weights.tolist() == plain.tolist() == [2.5, -1.5]
     labels, weights, plain, *_ = guide(autoguidance=2.5, guidance=3.0)
