@@ -135,6 +135,7 @@ def test_a_run_keeps_what_its_guidance_leads_away_from(tmp_path):
     np.testing.assert_array_equal(drawn, led.sample("Cat", n=4))
     assert wrong_pixels(drawn, model.sample("Cat", n=4, autoguidance=1.0)) > 0.01
     assert model.recipe().keys() == early.recipe().keys()  # nothing more is needed to make them again
+    np.testing.assert_array_equal(model.invert(drawn[0]), ddpm_jax.load(tmp_path).invert(drawn[0], autoguidance=1.0))
 
 
 def test_a_checkpoint_without_an_early_net_is_not_led_away_from_it(avatars):

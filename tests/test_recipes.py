@@ -111,6 +111,10 @@ def test_a_recipe_of_another_checkpoint_is_refused(model, trained, tmp_path):
     write(model.led_away_from(earlier), {"kind": "sheet", **JOBS["sheet"][0]}, tmp_path / "c.png")
     with pytest.raises(runtime.BadInput, match=r"c.png was led away from checkpoint \w{12}; give that, too"):
         recipes.again(model, tmp_path / "c.png")
+    old = {**model.led_away_from(earlier).recipe(job=JOBS["sheet"][0], scale=1), "settings": {"guidance": 2.0}}
+    images.write_png(images.to_pil(np.zeros((4, 4, 3), np.uint8)), tmp_path / "d.png", old)
+    with pytest.raises(runtime.BadInput, match=r"d.png was led away by guidance, which is called autoguidance now"):
+        recipes.again(model.led_away_from(earlier), tmp_path / "d.png")
     with pytest.raises(runtime.BadInput, match=r"b.png carries no recipe of this program"):
         recipes.again(model, tmp_path / "b.png")
 
