@@ -26,7 +26,5 @@ def get_config() -> ConfigDict:
     config.loss.target = "v"
     config.train.steps = 10_000
     config.sampling.sampler, config.sampling.steps = "dpmpp_2m", 20
-    config.optimizer.early = 1_000
-    config.sampling.autoguidance = 1.75
-    config.sampling.guidance, config.sampling.interval = 1.5, (0.4, 0.8)
+    config.sampling.guidance, config.sampling.interval = 2.0, (0.4, 0.8)
     return config

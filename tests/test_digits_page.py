@@ -117,7 +117,7 @@ def test_a_chosen_digit_is_drawn_once_and_anew_for_another_seed(by_class, sample
 def test_settings_reach_the_job_and_start_as_the_models(by_class, sampler):
     page = by_class()
     assert sampler.jobs()[-1] == {
-        "kind": "sheet", "label": "3", "n": 8, "seed": 0, "steps": 3, "guidance": 1.5, "sampler": "dpmpp_2m",
+        "kind": "sheet", "label": "3", "n": 8, "seed": 0, "steps": 3, "guidance": 2.0, "sampler": "dpmpp_2m",
     }  # fmt: skip
     page.slider(key="choose_steps").set_value(5)
     page.selectbox(key="choose_sampler").set_value("heun")
