@@ -1,6 +1,7 @@
 """Facts about sampling from a checkpoint: what was asked, reproducibly, or one sentence why not."""
 
 import doctest
+import shutil
 
 import jax
 import numpy as np
@@ -136,6 +137,16 @@ def test_a_run_keeps_what_its_guidance_leads_away_from(tmp_path):
     assert wrong_pixels(drawn, model.sample("Cat", n=4, autoguidance=1.0)) > 0.01
     assert model.recipe().keys() == early.recipe().keys()  # nothing more is needed to make them again
     np.testing.assert_array_equal(model.invert(drawn[0]), ddpm_jax.load(tmp_path).invert(drawn[0], autoguidance=1.0))
+
+
+def test_a_resumed_run_has_the_early_net_of_the_unbroken_one(tmp_path):
+    config, (whole, cut) = tiny_config(optimizer__early=2), (tmp_path / name for name in ("whole", "cut"))
+    train.train(build.build(config), str(whole))
+    shutil.copytree(whole / "checkpoints" / "4", cut / "checkpoints" / "4")
+    train.train(build.build(config), str(cut))
+    for part in ("params", "ema", "early"):
+        one, other = (checkpoint.load_arrays(run / "checkpoints" / "8", part) for run in (whole, cut))
+        jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def test_a_checkpoint_without_an_early_net_is_not_led_away_from_it(avatars):
