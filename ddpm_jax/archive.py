@@ -37,9 +37,9 @@ def verify(path: PathLike) -> None:
     read_arrays(path, meta, list(meta["checksums"]))
 
 
-def has(meta: Mapping[str, Any], part: str) -> bool:
-    """Say whether a checkpoint, described by `meta`, has a part of the state."""
-    return any(name.startswith(f"{part}/") for name in meta["checksums"])
+def names_of(meta: Mapping[str, Any], part: str) -> list[str]:
+    """Return the names of the arrays that a checkpoint, described by `meta`, has in a part of the state."""
+    return [name for name in meta["checksums"] if name.startswith(f"{part}/")]
 
 
 def load_arrays(path: PathLike, part: str = "ema") -> dict[str, Any]:
@@ -48,7 +48,7 @@ def load_arrays(path: PathLike, part: str = "ema") -> dict[str, Any]:
     float16, which releases are kept in, comes back as float32.
     """
     meta = read_meta(path)
-    names = [name for name in meta["checksums"] if name.startswith(f"{part}/")]
+    names = names_of(meta, part)
     if not names:
         parts = sorted({name.partition("/")[0] for name in meta["checksums"]})
         raise runtime.BadInput(f"{path} has no part {part!r}; it has {', '.join(parts)}")

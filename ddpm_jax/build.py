@@ -178,8 +178,8 @@ def fine_tuned(
         raise runtime.BadInput(f"init_from: no array of {path} fits this net; give a checkpoint with the same net.*")
     logging.info("started from %s; fresh: %s", path, ", ".join(left) or "nothing")
     params = jax.tree.map(lambda new, old: devices.put(new, old.sharding), params, fresh.params)
-    copies = [jax.tree.map(jnp.copy, params if kept else ()) for kept in (True, fresh.early)]
-    return fresh._replace(params=params, ema=copies[0], early=copies[1])
+    ema, early = (jax.tree.map(jnp.copy, tree) for tree in (params, params if fresh.early else None))
+    return fresh._replace(params=params, ema=ema, early=early)
 
 
 def model_path(path_or_name: str | os.PathLike[str]) -> Path:

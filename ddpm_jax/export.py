@@ -51,8 +51,8 @@ def _picture(
     if asked.words == "prior":
         label = engine.complete_one(label, at, model.params, model=model.model)
     # Weights are affine in that of guidance: what they are at 2 less what they are at 1, so many times.
-    form = asked if asked.guidance == 1.0 else asked._replace(guidance=2.0)
-    form = requests.guide(form, model.spec.labels, np.ones(len(label), np.int8))
+    at_two = asked if asked.guidance == 1.0 else asked._replace(guidance=2.0)
+    form = requests.guide(at_two, model.spec.labels, np.ones(len(label), np.int8))
     weights = form.plain + (weight - 1.0) * (form.weights - form.plain)
     guide = form._replace(labels=form.labels * label[None], weights=weights)
     start = engine.start_one(at, shape=model.spec.shape)

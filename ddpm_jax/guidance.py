@@ -118,13 +118,14 @@ def predictor(
     nothing, 1 gives the mix the plain prediction's spread. Raises ValueError for such a weight without `weak`.
     """
     guide = jax.tree.map(jnp.asarray, guide)
-    led_away = len(guide.weights) > len(guide.labels)
-    if led_away and weak is None:
+    if len(guide.weights) == len(guide.labels):
+        weak = None  # nobody asks it
+    elif weak is None:
         raise ValueError("the guidance has a weight for a weaker net, but there is none")
 
     def mixed(x_t: Image, t: Scalar) -> Raw:
         raws = jax.vmap(predict, in_axes=(None, None, 0))(x_t, t, guide.labels)
-        if led_away and weak is not None:
+        if weak is not None:
             raws = jnp.concatenate([raws, weak(x_t, t, guide.labels[0])[None]])
         if len(raws) == 1:
             return raws[0]

@@ -50,7 +50,7 @@ def make(
     rows = drawn.rows(asked, guide)
 
     def measure_samples(now: TrainState) -> tuple[dict[str, float], dict[str, Any]]:
-        return {}, {"samples": drawn.draw(engine.Nets(now.ema, now.early or None), guide, drawn.noise(at), at, rows)}
+        return {}, {"samples": drawn.draw(engine.Nets(now.ema, now.early), guide, drawn.noise(at), at, rows)}
 
     made = train.Hook(log.eval_every, measure_loss), train.Hook(log.sample_every, measure_samples)
     if not countable:
@@ -74,7 +74,7 @@ def exact_match(
     eval/words/<word>.
     """
     labels, space = dataset.labels[chosen], dataset.spec.labels
-    drawn = subject.Subject(by, engine.Nets(now.ema, now.early or None), asked, "ema").draw(labels)
+    drawn = subject.Subject(by, engine.Nets(now.ema, now.early), asked, "ema").draw(labels)
     pictures = model.in_palette(drawn, dataset.spec.palette)
     right = (pictures == dataset.pixels(chosen)).all(axis=(1, 2, 3))
     scalars = by_word("eval/exact", right[:, None] & (labels > 0), labels > 0, space.words)

@@ -46,7 +46,7 @@ class Loaded:
     @functools.cached_property
     def _early(self) -> Any:
         """The parameters of the early net that the checkpoint keeps, None if it keeps none; read when first asked."""
-        if not archive.has(self.meta, "early"):
+        if not archive.names_of(self.meta, "early"):
             return None
         arrays = checkpoint.load_arrays(self.path, "early")
         _check_net(self.path, arrays, self.model)

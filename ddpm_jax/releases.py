@@ -48,10 +48,11 @@ def write_model(
 
     Its word layers and its word prior are those that the checkpoint `words` has, if given: they are learned apart from
     the U-Net as well. Raises BadInput if that learned from other data, or has neither. The early net, if it keeps one,
-    comes along, or in its place the averages of the checkpoint `early`; BadInput if that has a net of other shapes.
+    comes along, or in its place the averages of the checkpoint `early`; BadInput if that has a net of other shapes,
+    or learned something else.
     """
     meta, arrays = archive.read_meta(source), archive.load_arrays(source, "ema")
-    worse, about = _early(source, early)
+    worse, about = _early(source, meta, early)
     config = meta["config"]
     config["data"]["root"], config["init_from"] = "data", PurePath(config["init_from"]).name
     kept = {key: value for key, value in meta.items() if key not in _OWN} | {"released_from": meta["sha256"]}
@@ -74,21 +75,22 @@ def write_model(
     write(_halves(arrays), kept, folder, meta["step"], _halves(worse))
 
 
-def _early(source: archive.PathLike, early: archive.PathLike | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _early(
+    source: archive.PathLike, meta: dict[str, Any], early: archive.PathLike | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the early net of `source`, if any, and {}; or the averages of `early` and their description."""
-    meta = archive.read_meta(source)
     if early is None:
-        return (archive.load_arrays(source, "early") if archive.has(meta, "early") else {}), {}
-    about, worse = archive.read_meta(early), archive.load_arrays(early, "ema")
-    if _shapes(worse) != _shapes(archive.load_arrays(source, "ema")):
+        return (archive.load_arrays(source, "early") if archive.names_of(meta, "early") else {}), {}
+    about = archive.read_meta(early)
+    if _shapes(about) != _shapes(meta):
         raise runtime.BadInput(f"{early} has a net of other shapes than {source}; give an early checkpoint of its kind")
     if (about["fingerprint"], about["config"]["loss"]) != (meta["fingerprint"], meta["config"]["loss"]):
         raise runtime.BadInput(f"{early} learned from other data, or another target, than {source}")
-    return worse, about
+    return archive.load_arrays(early, "ema"), about
 
 
-def _shapes(arrays: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape for name, array in archive.by_name(arrays).items()}
+def _shapes(meta: dict[str, Any]) -> dict[str, list[int]]:
+    return {name: meta["checksums"][name]["shape"] for name in archive.names_of(meta, "ema")}
 
 
 def _halves(arrays: dict[str, Any]) -> dict[str, Any]:

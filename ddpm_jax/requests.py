@@ -12,7 +12,8 @@ from ddpm_jax.labels import LabelSpace
 
 MAX_WORDS = 4  # with weights of their own
 WORDS = ("net", "prior")
-MIXED = ("words", "guidance", "interval", "autoguidance", "rescale", "weights", "compose")  # what a label's guidance is
+# What says how predictions are mixed, where a way from one label to another has its own mix.
+MIXED = ("words", "guidance", "interval", "autoguidance", "rescale", "weights", "compose")
 
 
 class How(TypedDict, total=False):

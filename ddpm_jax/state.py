@@ -23,7 +23,7 @@ class TrainState(NamedTuple):
     `step` counts batches (data and keys), `updates` those that changed the parameters, `bad` the non-finite ones in a
     row that were skipped just now. `total` is the number of steps of the whole run, the horizon of the learning rate.
     `early` is what `ema` was after the optimizer's `early` updates (until then, what it is), for guidance to lead away
-    from; () where none is kept.
+    from; None where none is kept.
     """
 
     step: Int[Array, ""]
@@ -33,7 +33,7 @@ class TrainState(NamedTuple):
     params: Any
     ema: Any
     opt_state: Any
-    early: Any = ()
+    early: Any = None
 
 
 def init(
@@ -42,7 +42,7 @@ def init(
     """Return the state before the first step; with `early` it keeps early averages."""
     zero, opt_state = jnp.zeros((), jnp.int32), optimizer.init(params)
     # Copies, because the step donates the state and no buffer may be donated twice.
-    ema, kept = (jax.tree.map(jnp.copy, tree) for tree in (params, params if early else ()))
+    ema, kept = (jax.tree.map(jnp.copy, tree) for tree in (params, params if early else None))
     return TrainState(zero, zero, zero, jnp.asarray(total, jnp.int32), params, ema, opt_state, kept)
 
 

@@ -90,7 +90,7 @@ def test_fine_tuning_starts_from_the_averaged_parameters_of_another_run(trained)
     first, saved = run.init(8), checkpoint.load_arrays(trained / "checkpoints" / "8", "ema")
     jax.tree.map(np.testing.assert_array_equal, first.params, saved)
     jax.tree.map(np.testing.assert_array_equal, first.ema, saved)
-    assert int(first.step) == 0 and not jax.tree.leaves(first.opt_state)[1].any() and first.early == ()
+    assert int(first.step) == 0 and not jax.tree.leaves(first.opt_state)[1].any() and first.early is None
     early = build.build(tiny_config(init_from=str(trained), optimizer__early=4)).init(8).early
     jax.tree.map(np.testing.assert_array_equal, early, saved)
 

@@ -24,7 +24,7 @@ class Now:
     """A training state, as far as hooks look at it."""
 
     def __init__(self, ema):
-        self.ema, self.early = ema, ()
+        self.ema, self.early = ema, None
 
 
 def test_exact_match_and_words_are_those_of_the_pictures_that_load_would_make(model, monkeypatch):
