@@ -4,10 +4,11 @@ Run it:
 
     python -m ddpm_jax.main --config=configs/mnist_classes_cfg.py --workdir=workdir/mnist_classes
 
-The package brings along what came of it after 6,000 steps (`--config.train.steps=6000`, 22 minutes on 2 CPU cores),
-10,000 and 8,000 more, each from the last (`--config.init_from=`; 126 and 96 minutes on one core beside other work). Our
-classifier read 99.66 % of 10,000 digits as asked (EMA, seed 0, the sampling below). Every figure:
-docs/results/mnist_classes.md.
+6,000 steps take 22 minutes on 2 CPU cores. What the package brings along is wider and saw 4.4 million pictures, in nine
+minutes on an H200 that three other runs shared: `--config.net.channels=64 --config.train.batch_size=128
+--config.train.steps=69400 --config.train.steps_per_dispatch=50 --config.sampling.guidance=1.46`, stopped at step
+34,000. Our classifier read @AG@ % of 10,000 digits of it as asked, and their Frechet distance is @FR@ times that of
+training and test digits (EMA, seed 0). Every figure: docs/results/mnist_classes.md.
 """
 
 from ml_collections import ConfigDict
