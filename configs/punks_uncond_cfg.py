@@ -29,5 +29,5 @@ def get_config() -> ConfigDict:
     config.loss.target = "palette"
     config.train.steps = 9_000
     config.log.eval_every = 1_000
-    config.sampling.sampler, config.sampling.steps, config.sampling.times = "ddpm", 100, "log_snr"
+    config.sampling.sampler, config.sampling.steps, config.sampling.times = "dpmpp_2m", 20, "log_snr"
     return config
