@@ -5,12 +5,13 @@ Run it:
     python -m ddpm_jax.main --config=configs/punks_uncond_cfg.py --config.init_from=punks --workdir=workdir/punks_uncond
 
 It starts from the U-Net of `punks` (which learned from the same nine tenths), all but its stem; without `init_from` it
-starts from nothing. 45 minutes on 2 CPU cores at 210 images/s; of 300 pictures of such a run 97.3 % were legal punks.
+starts from nothing. 45 minutes on 2 CPU cores at 210 images/s; of 300 pictures of such a run 97.3 % were legal punks
+(ddpm, 100 evaluations).
 What the package brings along (`ddpm_jax.load("punks_uncond")`) started from nothing and saw 4.6 million pictures, in
 nine minutes on an H200 that three other runs shared: `--config.train.batch_size=128 --config.train.steps=46950
---config.train.steps_per_dispatch=50 --config.optimizer.early=2000 --config.sampling.steps=50
---config.sampling.autoguidance=1.15`, stopped at step 36,000. 96.7 % are legal, and closer to real ones in distribution.
-Every figure: docs/results/punks_uncond.md. RGB in and out: in between the net names one of 222 colours.
+--config.train.steps_per_dispatch=50 --config.optimizer.early=2000 --config.sampling.autoguidance=1.1`, stopped at step
+36,000. 95.0 % of 300 are legal, and the Frechet distance of 1,500 is 1.12 times that of real ones (EMA, seed 0). Every
+figure: docs/results/punks_uncond.md. RGB in and out: in between the net names one of 222 colours.
 """
 
 from ml_collections import ConfigDict
