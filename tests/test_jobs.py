@@ -131,8 +131,9 @@ def test_a_job_that_is_stopped_saves_and_can_be_resumed(tmp_path, queue):
 
 def test_a_second_stop_sends_no_second_signal_which_would_not_save(tmp_path):
     folder, asked = tmp_path / "run", tmp_path / "asked"
-    program = f"import signal, time\nfile = open({str(asked)!r}, 'a', buffering=1)\n"
-    program += "signal.signal(signal.SIGTERM, lambda *_: print('asked', file=file))\nprint('ready', file=file)\n"
+    # os.write: a signal that comes while the first line is printed may not print to the same file
+    program = f"import os, signal, time\nfile = os.open({str(asked)!r}, os.O_WRONLY | os.O_CREAT)\n"
+    program += "signal.signal(signal.SIGTERM, lambda *_: os.write(file, b'asked\\n'))\nos.write(file, b'ready\\n')\n"
     program += "time.sleep(5)\n" * 12
     with subprocess.Popen([sys.executable, "-c", program]) as child:
         until(lambda: asked.exists() and asked.read_text() == "ready\n")
