@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ddpm_jax.evaluation import frechet
+from ddpm_jax.evaluation import distances, frechet
 
 
 def exactly(mean, covariance, n=40, seed=0):
@@ -221,3 +221,24 @@ def test_subsets_that_cannot_be_drawn_are_named(subsets, size):
 def test_counts_of_no_rows_are_named(options):
     with pytest.raises(ValueError, match="count rows; both are at least 1"):
         frechet.precision_recall(ROWS, ROWS, **options)
+
+
+def test_scaled_figures_know_no_unit_of_a_feature_and_the_frechet_distance_does():
+    rng = np.random.default_rng(0)
+    reference, some = rng.normal(size=(60, 3)), rng.normal(size=(50, 3)) + 0.3
+    units = np.array([1.0, 10.0, 0.01])
+    one, other = distances._measured(reference, some), distances._measured(reference * units, some * units)
+    assert (other.scaled, other.kernel, other.near) == (pytest.approx(one.scaled), pytest.approx(one.kernel), one.near)
+    assert one.frechet == pytest.approx(frechet.frechet(reference, some))
+    assert (
+        other.frechet == pytest.approx(frechet.frechet(reference * units, some * units))
+        and other.frechet > 2 * one.frechet
+    )
+
+
+def test_a_feature_that_no_reference_shows_is_not_scaled():
+    rng = np.random.default_rng(0)
+    reference, some = (np.pad(rng.normal(size=(40, 2)), ((0, 0), (0, 1))) for _ in range(2))
+    some[:20, 2] = 2.0  # variance 1 and mean 1, where the reference has none
+    without = distances._measured(reference[:, :2], some[:, :2])
+    assert distances._measured(reference, some).scaled > without.scaled + 1.9
