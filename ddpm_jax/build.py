@@ -62,6 +62,9 @@ def make_net(
     """Return the network. Raises ValueError if it does not take images of this shape, or for an unknown word."""
     if spec.labels.size:
         fields["word_sets"] = [spec.labels.index(word.strip()) for word in word_sets.split(",") if word.strip()]
+        owners = [spec.labels.owners[i] for i in fields["word_sets"]]
+        if len(owners) > 1 and not (isinstance(owners[0], Categorical) and owners.count(owners[0]) == len(owners)):
+            raise ValueError(f"net.word_sets {word_sets!r}: two of them can be present at once; take words of one kind")
         fields["word_ground"] = np.flatnonzero(
             [isinstance(group, Categorical) for group in spec.labels.owners]
         ).tolist()

@@ -68,10 +68,11 @@ class Generator(loaded.Loaded):
 
         Where complete labels say every pixel, all estimates would be one: then x_t after each evaluation.
         """
-        vectors, asked = self.vectors(labels, n=n, complete=complete), self.settings(**how)
+        parse, asked = self.vectors if picture is None else self.editing, self.settings(**how)
+        vectors = parse(labels, n=n, complete=complete)
         at = engine.places(len(vectors), seed)
         vectors = self.completed(vectors, at, asked) if picture is None else vectors
-        start = self.engine.noise(at) if picture is None else self.noised(picture, at, strength)
+        start = self.noised(picture, at, strength)
         rows = requests.rows(asked, self.model.schedule, start=strength)
         return self.engine.frames(self.nets, self.guides(asked, vectors), start, at, rows)
 
@@ -177,15 +178,14 @@ class Generator(loaded.Loaded):
         """Return n pictures that a picture (uint8 [h, w, c]) becomes under a label (SDEdit, Meng et al. 2022).
 
         `strength` from 0 to 1 is the time to which it is noised: 0 returns it as it is, 1 forgets it. It may be grey,
-        with alpha, or enlarged by a whole number (see `images.fit`).
+        with alpha, or enlarged by a whole number (see `images.fit`). ValueError for a label that says every pixel.
 
         >>> cat = model.sample("Cat")[0]
         >>> model.edit(cat, "Robot", strength=0.7, n=2).shape
         (2, 16, 16, 3)
         """
         requests.refuse("an edit", how, ("words",))
-        check_range("strength", strength, 0, 1)
-        vectors, asked, at = self.vectors(label, n=n, complete=complete), self.settings(**how), engine.places(n, seed)
+        vectors, asked, at = self.editing(label, n=n, complete=complete), self.settings(**how), engine.places(n, seed)
         if strength == 0:
             return np.repeat(self.fit(picture)[None], n, axis=0)
         start = self.noised(picture, at, strength)
@@ -216,7 +216,7 @@ class Generator(loaded.Loaded):
         known, mask = self.fit(picture), np.asarray(mask, bool)
         if mask.shape != known.shape[:2]:
             raise ValueError(f"the mask is {list(mask.shape)}; the picture is {list(known.shape[:2])}")
-        vectors, asked, at = self.vectors(label, n=n, complete=complete), self.settings(**how), engine.places(n, seed)
+        vectors, asked, at = self.editing(label, n=n, complete=complete), self.settings(**how), engine.places(n, seed)
         grid = requests.grid(asked, self.model.schedule)
         paint = edit.painting(self.model.schedule, grid, repeats=repeats)
         given = {"pictures": np.repeat(known[None], n, axis=0), "mask": np.repeat(mask[None], n, axis=0)}

@@ -89,6 +89,24 @@ def against(guide: Guidance, weight: float) -> Guidance:
     return guide._replace(weights=mix.astype(np.float32), plain=straight.astype(np.float32))
 
 
+def undivided(guide: Guidance) -> Guidance:
+    """Return the guidance, traced, with no weight but for complete labels where there are such and others.
+
+    For nets that paint complete labels: what these say and what the U-Net says of open ones are logits of two kinds,
+    and neither leads away from the other. Where complete labels have no weight (guidance 0), it stays.
+    """
+    whole = (jnp.asarray(guide.labels) != 0).all(axis=-1)
+    kept = jnp.append(whole, whole[0]) if len(guide.weights) > len(whole) else whole  # the weaker net's is the first
+
+    def alone(weights: Array) -> Array:
+        total = jnp.where(kept, weights, 0.0).sum()
+        return jnp.where(
+            kept.any() & (total > 0), jnp.where(kept, weights, 0.0) / jnp.where(total > 0, total, 1.0), weights
+        )
+
+    return guide._replace(weights=alone(jnp.asarray(guide.weights)), plain=alone(jnp.asarray(guide.plain)))
+
+
 def _guidance(labels: np.ndarray, weights: Sequence[float], plain: Sequence[float]) -> Guidance:
     mix, straight = np.asarray(weights, np.float32), np.asarray(plain, np.float32)
     return Guidance(np.asarray(labels, np.int8), mix, straight, np.array([0.0, 1.0], np.float32), None)

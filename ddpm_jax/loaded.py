@@ -85,6 +85,15 @@ class Loaded:
             logging.warning("no training image has both %s and %s; the picture is a guess", one, two)
         return np.repeat(np.stack(parsed), n, axis=0)
 
+    def editing(self, label: Label | Sequence[Label], *, n: int, complete: bool) -> np.ndarray:
+        """Return the vectors that a given picture is changed by. Raises ValueError where they leave nothing of it."""
+        vectors = self.vectors(label, n=n, complete=complete)
+        if self.model.paints and (vectors != 0).all(axis=1).any():
+            raise ValueError(
+                "a complete label says every pixel and would leave nothing of the picture; leave words open"
+            )
+        return vectors
+
     def joined(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Return the label vector that says what both say. Raises ValueError where they contradict each other."""
         space = self.spec.labels
@@ -166,9 +175,16 @@ class Loaded:
         """Return a picture in the shape of the model's own, uint8 [h, w, c]; see `images.fit`."""
         return images.fit(picture, self.spec.shape, self.spec.background)
 
-    def noised(self, picture: np.ndarray, at: engine.Places, strength: float) -> np.ndarray:
-        """Return a picture (see `fit`) with the noise of the time `strength`, once for each place: [n, h, w, c]."""
+    def noised(self, picture: np.ndarray | None, at: engine.Places, strength: float) -> np.ndarray:
+        """Return a picture (see `fit`) with the noise of the time `strength`, once for each place: [n, h, w, c].
+
+        Without one, noise alone; ValueError unless `strength` is 1 then.
+        """
         check_range("strength", strength, 0, 1)
+        if picture is None:
+            if strength != 1:
+                raise ValueError(f"strength {strength} is of a picture that is changed; give one, or leave it out")
+            return self.engine.noise(at)
         given = np.repeat(self.fit(picture)[None], len(at.number), axis=0)
         return self.engine.noised(given, at, strength)
 

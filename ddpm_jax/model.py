@@ -108,6 +108,7 @@ class Model:
         `weak` are the parameters of a worse net, for guidance against it.
         """
         spread = guidance.logit_deviation if self.target.decode else guidance.deviation
+        guide = guidance.undivided(guide) if self.paints and len(guide.labels) > 1 else guide
         worse = None if weak is None else functools.partial(self.predict, weak)
         raw = guidance.predictor(functools.partial(self.predict, params), guide, weak=worse, spread=spread)
 

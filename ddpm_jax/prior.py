@@ -21,7 +21,6 @@ from ddpm_jax import labels
 STEPS, BATCH, RATE = 2000, 512, 2e-3  # of the fit
 RAREST = 1e-6  # share of labels that something never seen is taken to have
 CERTAIN, EVIDENCE = 8.0, 2.0  # logits: of what no label contradicts, and for each label that could have
-HIGHEST = 30.0  # of a logit: exp of it, times some, is a float32 still
 
 Label = Int[Array, "words"]
 Logits = Callable[[Label], Float[Array, "words"]]  # a label -> of each word, the logit that it is present
@@ -60,9 +59,11 @@ def bound(given: Logits, label: Label, key: Key[Array, ""], space: labels.LabelS
     t = jax.random.randint(t_key, (), 0, words)
     rank = jnp.argsort(jax.random.uniform(order_key, (words,)))
     hidden = ~(together & (rank < t)[None]).any(axis=1)
-    chances = jnp.minimum(given(jnp.where(hidden, 0, label)), HIGHEST)
+    chances = given(jnp.where(hidden, 0, label))
     sums = functools.partial(jnp.dot, together.astype(np.float32), precision="highest")  # over what is decided at once
-    nats = jnp.log1p(sums(jnp.exp(chances))) - sums(jnp.where(label > 0, chances, 0.0))
+    top = jax.lax.stop_gradient(jnp.maximum(jnp.where(together, chances, 0.0).max(axis=1), 0.0))  # nothing's logit is 0
+    total = jnp.exp(-top) + sums(jnp.exp(chances - top))
+    nats = top + jnp.log(total) - sums(jnp.where(label > 0, chances, 0.0))
     return words / (words - t) * jnp.sum(jnp.where(hidden, nats, 0.0))
 
 

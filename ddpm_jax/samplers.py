@@ -153,7 +153,7 @@ def dpmpp_3m(schedule: Schedule, grid: Grid) -> Rows:
     """DPM-Solver++(3M): the same from two earlier estimates (Lu et al. 2022, Appendix B.3); it starts as 2M does.
 
     The authors' program, and others after it, take half of the second derivative, which leaves it at second order; this
-    one is of third.
+    one is of third. From a finite SNR (an edit) its first step, of first order, leaves the whole at second.
     """
     return _dpmpp(schedule, grid, order=3)
 

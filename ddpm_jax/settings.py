@@ -108,6 +108,8 @@ def check(config: ConfigDict) -> None:
         )
     if values["train.steps"] * values["train.batch_size"] >= 2**32:
         raise runtime.BadInput("train.steps x train.batch_size must stay below 2^32 images")
+    if values["net.word_layers"] and (values["loss.target"] != "palette" or not values["net.head_channels"]):
+        raise runtime.BadInput("net.word_layers paint colours: they need loss.target 'palette' and net.head_channels")
     if values["sampling.words"] == "prior" and not values["net.word_prior"]:
         raise runtime.BadInput("sampling.words is 'prior', but net.word_prior is 0; use words of 'net', or a width")
     if values["sampling.words"] == "prior" and {values["sampling.guidance"], values["sampling.autoguidance"]} != {1}:

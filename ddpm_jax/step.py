@@ -109,7 +109,8 @@ def stratified_times(key: Key[Array, ""], n: int) -> Float[Array, "n"]:
     """Draw n times in (0, 1], one in each of n equal strata, in random order (Kingma et al. 2021, arXiv 2107.00630)."""
     offset_key, order_key = jax.random.split(key)
     offsets = jax.random.uniform(offset_key, (n,))
-    return 1.0 - (jax.random.permutation(order_key, n) + offsets) / n
+    later = 1.0 - (jax.random.permutation(order_key, n) + offsets) / n
+    return jnp.maximum(later, jnp.finfo(later.dtype).eps)  # rounding can make a 0
 
 
 def mean_loss(

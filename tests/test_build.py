@@ -20,6 +20,10 @@ from ddpm_jax.nets import unet
         ({"data__holdout": "idd"}, "iid"),
         ({"net__multipliers": (1, 2, 4, 8, 8)}, "16 is not divisible by 32; use at most 4 levels"),
         ({"net__attention": (6,)}, "net.attention 6 is no level's height; they are 8$"),
+        (
+            {"net__word_sets": "Cat, Cap"},
+            "net.word_sets 'Cat, Cap': two of them can be present at once; take words of one",
+        ),
         ({"train__batch_size": 63}, "batch_size 63 is not divisible by 2 devices; try 62 or 64"),
         (
             {"data__storage": "stream", "train__steps_per_dispatch": 2, "train__steps": 2},

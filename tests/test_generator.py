@@ -51,6 +51,11 @@ def test_moving_a_slider_compiles_nothing(avatars, caplog):
     assert not [record for record in caplog.records if "Compiling" in record.message and "sample" in record.message]
 
 
+def test_a_strength_without_a_picture_is_refused(avatars):
+    with pytest.raises(ValueError, match=r"strength 0.3 is of a picture that is changed; give one, or leave it out"):
+        avatars.trajectory("Cat", strength=0.3)
+
+
 def test_the_trajectory_ends_in_the_picture(avatars):
     frames = avatars.trajectory("Cat", n=2, steps=4)
     assert frames.shape == (2, 4, 16, 16, 3)

@@ -173,3 +173,26 @@ def test_it_maps_over_images_with_their_own_guidance(x_t):
     many = jax.jit(jax.vmap(guided))(stacked, images)
     for i in range(2):
         np.testing.assert_allclose(many[i], guided(guides[i], images[i]), rtol=1e-5, atol=1e-6)
+
+
+WHOLE = np.array([1, -1, -1], np.int8)
+
+
+@pytest.mark.parametrize(
+    ("guide", "weights"),
+    [
+        (guidance.classifier_free(WHOLE, 3.0), [1, 0]),
+        (guidance.classifier_free(WHOLE, 0.0), [0, 1]),  # nothing is asked for
+        (guidance.classifier_free(LABEL, 3.0), [3, -2]),
+        (guidance.composed(WHOLE, np.stack([LABEL, NOTHING]), [2.0, 1.0]), [1, 0, 0]),
+        (guidance.composable(np.stack([LABEL, WHOLE]), [0.5, 0.0]), [0.5, 0.5, 0]),  # the padding is not asked
+        (guidance.between(WHOLE, -WHOLE, 0.25), [0.75, 0.25]),
+        (guidance.against(guidance.conditional(WHOLE), 1.5), [1.5, -0.5]),
+        (guidance.against(guidance.classifier_free(WHOLE, 2.0), 1.5), [1.25, 0, -0.25]),
+    ],
+)
+def test_a_complete_label_is_not_led_away_from_an_open_one_where_it_is_painted(guide, weights):
+    alone = guidance.undivided(guide)
+    assert np.asarray(alone.weights) == pytest.approx(weights)
+    assert float(alone.weights.sum()) == pytest.approx(1) and float(alone.plain.sum()) == pytest.approx(1)
+    np.testing.assert_array_equal(alone.labels, guide.labels)

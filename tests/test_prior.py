@@ -34,6 +34,23 @@ def fitted():
     return prior.logits(net, prior.fit(net, pets(2000), jax.random.key(0), PETS))
 
 
+def test_the_bound_is_of_the_law_that_completions_are_drawn_by_however_large_the_logits():
+    given, space = jnp.array([60.0, 59.0, 40.0, -50.0, 80.0]), PETS
+    label, law = (
+        jnp.asarray(space.parse("Dog, Collar", complete=True)),
+        np.exp([-60, 0, -1, -20]),
+    )  # none, Cat, Dog, Bird
+
+    def bound(logits):
+        keys = jax.random.split(jax.random.key(0), 200)
+        return jax.vmap(lambda key: prior.bound(lambda _: logits, label, key, space))(keys).mean()
+
+    found, gradient = jax.value_and_grad(bound)(given)
+    assert float(found) == pytest.approx(-np.log(law[2] / law.sum()), rel=0.2)  # the flags are sure
+    shares = np.asarray(gradient)[:3] / np.abs(gradient[1])
+    assert shares == pytest.approx([1, -1, 0], abs=1e-6)
+
+
 def completed(given, label, n, space=PETS):
     """Return n completions of a label, int8 [n, words]."""
     one = functools.partial(prior.complete, given, jnp.asarray(space.parse(label)), space=space)
@@ -244,6 +261,26 @@ def test_where_labels_say_every_pixel_one_evaluation_makes_the_same_picture(tmp_
     assert len(by.rows(asked, whole).t) == 1
     for other in (guide(np.zeros_like(data.labels[:4])), guide(data.labels[:4], guidance=2.0)):
         assert len(by.rows(asked, other).t) == 5
+    # Led away from what the U-Net says of open labels, it would be torn.
+    word = data.spec.labels.words[int(np.flatnonzero((data.labels[:4] > 0).all(axis=0) | (data.labels[0] > 0))[0])]
+    led = [guide(data.labels[:1], **how) for how in ({"guidance": 3.0}, {"weights": {word: 2.0}})]
+    for other in led:
+        made = by.draw(nets, other, by.noise(engine.places(1)), engine.places(1), by.rows(asked, other))
+        np.testing.assert_array_equal(made, drawn[0][:1])
+
+
+def test_a_picture_is_not_changed_by_a_label_that_says_every_pixel(trained, monkeypatch):
+    model, black = ddpm_jax.load(trained), np.zeros((16, 16, 3), np.uint8)
+    assert model.edit(black, "Cat", complete=True).shape == (1, 16, 16, 3)
+    monkeypatch.setattr(type(model.model), "paints", True)
+    for call in (
+        lambda: model.edit(black, "Cat", complete=True),
+        lambda: model.inpaint(black, np.eye(16, dtype=bool), "Cat", complete=True),
+        lambda: model.trajectory("Cat", picture=black, strength=0.5, complete=True),
+    ):
+        with pytest.raises(ValueError, match=r"a complete label says every pixel .* leave words open"):
+            call()
+    assert model.edit(black, "Cat").shape == (1, 16, 16, 3)
 
 
 def test_each_set_of_layers_learns_from_its_own_pictures_alone(tmp_path):

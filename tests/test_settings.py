@@ -48,6 +48,11 @@ def test_every_key_is_checked_by_range_choice_or_type():
         ({"masks__none": 0.8}, "together they must be at most 1"),
         ({"train__steps": 10**9}, "must stay below 2"),
         ({"schedule__zero_terminal": True, "loss__target": "eps"}, "learns nothing at zero terminal SNR"),
+        (
+            {"net__word_layers": 2, "loss__target": "eps"},
+            "net.word_layers paint colours: they need loss.target 'palette'",
+        ),
+        ({"net__word_layers": 2, "net__head_channels": 0}, "net.word_layers paint colours: .* net.head_channels"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(changes, message):

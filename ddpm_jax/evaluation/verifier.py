@@ -65,7 +65,7 @@ def _without(space: LabelSpace, label: np.ndarray, word: int) -> list[np.ndarray
     without[word] = -1
     if not isinstance(group, Categorical):
         return [without]
-    rivals = [i for i in np.flatnonzero(space.rivals[word]) if i != word]
+    rivals = np.flatnonzero(space.rivals[word])
     swapped = [without.copy() for _ in rivals]
     for other, rival in zip(swapped, rivals, strict=True):
         other[rival] = 1
