@@ -186,5 +186,11 @@ def fine_tuned(
 
 
 def model_path(path_or_name: str | os.PathLike[str]) -> Path:
-    """Return the checkpoint of a released model's name, a workdir, or one of its checkpoints."""
-    return checkpoint.resolve(releases.models().get(str(path_or_name), path_or_name))
+    """Return the checkpoint of a released model's name, a workdir, or one of its checkpoints; BadInput without one."""
+    released = releases.models()
+    try:
+        return checkpoint.resolve(released.get(str(path_or_name), path_or_name))
+    except runtime.BadInput as error:
+        if Path(path_or_name).exists():
+            raise
+        raise runtime.BadInput(f"{error}, or a released model: {', '.join(released)}") from error

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +26,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(command: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:
-    """Run a command with its arguments (those of the process unless given) and return its exit code."""
+    """Run a command with its arguments (those of the process unless given) and return its exit code.
+
+    Ctrl-C stops it; a second one ends the process at once, whatever it is at.
+    """
     logging.set_verbosity(logging.WARNING)
+    before = signal.signal(signal.SIGINT, _stop)
     try:
         command(argv)
     except runtime.Failure as failure:
@@ -41,7 +46,14 @@ def run(command: Callable[[list[str] | None], None], argv: list[str] | None = No
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return int(runtime.Exit.STOPPED)
+    finally:
+        signal.signal(signal.SIGINT, before)
     return int(runtime.Exit.DONE)
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # where compiled code computes for long, or swallows what is raised here
+    raise KeyboardInterrupt
 
 
 def refuse_existing(path: str | os.PathLike[str], force: bool) -> None:

@@ -87,7 +87,8 @@ class LabelSpace:
         problem = f"unknown {_singular(group.name) if group else 'word'} {word!r}"
         if place >= 0:
             raise ValueError(f"{problem}; it is a word of the group {self.owners[place].name!r}")
-        hint = f"did you mean {_listed(near)}?" if near else f"the words are {_listed(allowed)}"
+        known = f"the words are {_listed(allowed)}" if allowed else "there are no words to ask for"
+        hint = f"did you mean {_listed(near)}?" if near else known
         raise ValueError(f"{problem}; {hint}")
 
     def group(self, name: str) -> Group:

@@ -126,6 +126,7 @@ def parse(argv: list[str]) -> list[str]:
         raise runtime.BadInput(" ".join(str(error).split())) from error
     except Exception as error:  # a configuration is a Python file: anything can go wrong in it
         said = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").strip("\"'").split())
+        said = said.replace("' Did you mean", "; did you mean")
         raise runtime.BadInput(
             f"the configuration, or a --config.<key> on the command line, is wrong: {said}"
         ) from error

@@ -8,6 +8,7 @@ from typing import Any
 from ddpm_jax import commands, images, recipes, runtime
 
 SETTINGS = ("sampler", "steps", "times", "eta", "words", "guidance", "autoguidance", "rescale", "compose")
+BESIDE = ("recipe", "checkpoint", "raw", "away_from", "out", "force")  # what a recipe does not say
 
 
 def parser(description: str | None) -> commands.Parser:
@@ -54,6 +55,18 @@ def parser(description: str | None) -> commands.Parser:
     where("--json", action="store_true", help="also write the recipe beside the picture, as <out>.json")
     where("--force", action="store_true", help="overwrite")
     return made
+
+
+def parse(description: str | None, argv: list[str] | None) -> argparse.Namespace:
+    """Return the arguments. Raises BadInput for a scale below 1, and for more beside a recipe, which says it all."""
+    made = parser(description)
+    args = made.parse_args(argv)
+    if args.scale < 1:
+        raise runtime.BadInput(f"scale {args.scale} is not 1 or more")
+    more = [name for name, value in vars(args).items() if name not in BESIDE and value != made.get_default(name)]
+    if args.recipe and more:
+        raise runtime.BadInput(f"--recipe says all of a picture; leave out --{more[0].replace('_', '-')}")
+    return args
 
 
 def job(args: argparse.Namespace) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 `ddpm_jax.load("punks")` finds it then. Write its card, README.md, beside it: data, command, results, limits.
 """
 
+import re
 import sys
 
 from ddpm_jax import checkpoint, commands, judging, releases, runtime
@@ -26,6 +27,8 @@ def make(argv: list[str] | None) -> None:
     args = parser.parse_args(argv)
     if bool(args.classifier) == bool(args.checkpoint) or bool(args.checkpoint) != bool(args.name):
         raise runtime.BadInput("give --checkpoint and --name, or --classifier")
+    if args.name and not re.fullmatch(r"[a-z0-9_]+", args.name):
+        raise runtime.BadInput(f"--name is {args.name!r}; use small letters, digits and _")
     if args.classifier:
         folder = judging.release_classifier(args.classifier, args.root)
     else:

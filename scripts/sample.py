@@ -19,7 +19,7 @@ from ddpm_jax import animation, commands, devices, engine, generator, images, or
 
 def make(argv: list[str] | None) -> None:
     """Write what the arguments ask for."""
-    args = orders.parser(__doc__).parse_args(argv)
+    args = orders.parse(__doc__, argv)
     out, many = Path(args.out), Path(args.out).suffix in ("", ".npz")
     if not many and out.suffix.lower() not in ((".png",) if args.recipe else animation.FORMS):
         raise runtime.BadInput(f"--out={out} must end in .png" + ", .gif, .apng, .webp or .npz" * (not args.recipe))

@@ -37,7 +37,7 @@ def command(tmp_path, *flags):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--config.train.stepz=5", 'is wrong: stepz\' Did you mean "steps"'),
+        ("--config.train.stepz=5", 'is wrong: stepz; did you mean "steps"'),
         ("--config.train.steps=-5", "train.steps is -5; it must be from 1"),
         ("--config=punk_cfg", "no configuration 'punk_cfg'; give a path to a .py file or one of avatars_cfg, "),
         ("--config.data.name=avatar", "did you mean avatars"),

@@ -131,6 +131,12 @@ def test_half_a_request_is_refused(words, capsys):
     assert "give --checkpoint and --name, or --classifier" in capsys.readouterr().err
 
 
+def test_a_name_that_is_a_path_is_refused(own, capsys):
+    assert script("release").main(["--checkpoint=x", "--name=../evil"]) == 65
+    assert "--name is '../evil'; use small letters, digits and _" in capsys.readouterr().err
+    assert not (own.parent / "evil").exists()
+
+
 def test_the_models_and_both_classifiers_are_shipped():
     names = {path.name for path in SHIPPED}
     assert names >= {"punks", "punks_uncond", "mnist", "mnist_classes", "classifier_punks", "classifier_mnist"}

@@ -2,6 +2,9 @@
 
 import functools
 import json
+import signal
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -155,6 +158,9 @@ def test_led_away_from_an_earlier_checkpoint_on_the_command_line(trained, tmp_pa
         (["--transparent", "--group=hat"], "a picture with words in it has no clear background"),
         (["--edit=/nowhere.png"], "/nowhere.png cannot be read"),
         (["--recipe=/nowhere.png"], "/nowhere.png cannot be read"),
+        (["--recipe=a.png", "--label=Cat"], "--recipe says all of a picture; leave out --label"),
+        (["--recipe=a.png", "--seed=3"], "--recipe says all of a picture; leave out --seed"),
+        (["--checkpoint=punk"], "or a released model: mnist, mnist_classes, punks, punks_uncond"),
         (["--scale=0"], "scale 0 is not 1 or more"),
         (["--n=5000"], "at most 16777216 are drawn"),
         (["--out=a.jpg"], "--out=a.jpg must end in .png, .gif, .apng, .webp or .npz"),
@@ -165,3 +171,29 @@ def test_wrong_input_is_one_sentence_and_code_65(trained, tmp_path, sample, caps
     assert sample([f"--checkpoint={trained}", f"--out={tmp_path / 'a.png'}", *wrong]) == 65
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+DEAF = """
+import time
+from ddpm_jax import commands
+def command(argv):
+    while True:
+        try:
+            print("at work", flush=True)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            if argv == ["heard"]:
+                raise
+"""
+
+
+@pytest.mark.parametrize(("argv", "code"), [("heard", 75), ("unheard", -signal.SIGINT)])
+def test_ctrl_c_stops_a_command_and_a_second_one_even_where_the_first_went_unheard(argv, code):
+    words = [sys.executable, "-c", f"{DEAF}\nraise SystemExit(commands.run(command, [{argv!r}]))"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout.readline() == "at work\n"
+        job.send_signal(signal.SIGINT)
+        if code < 0:
+            assert job.stdout.readline() == "at work\n"
+            job.send_signal(signal.SIGINT)
+        assert job.wait(60) == code
