@@ -4,6 +4,7 @@ Run the same command again to go on where it stopped. Exit codes are those of `r
 """
 
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -123,7 +124,10 @@ def parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(_resolved(argv))
     except (flags.Error, FileNotFoundError) as error:
-        raise runtime.BadInput(" ".join(str(error).split())) from error
+        said = " ".join(str(error).split())
+        if absent := re.match(r"flag (--\w+)=None", said):
+            said = f"{absent[1]} is missing, as in --config=configs/punks_cfg.py --workdir=workdir/punks"
+        raise runtime.BadInput(said) from error
     except Exception as error:  # a configuration is a Python file: anything can go wrong in it
         said = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").strip("\"'").split())
         said = said.replace("' Did you mean", "; did you mean")

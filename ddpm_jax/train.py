@@ -179,7 +179,7 @@ def start(run: Run, saves: checkpoint.Checkpointer, folder: pathlib.Path) -> tup
     if newest is None:
         total = run.plan.steps if run.plan.minutes <= 0 else timed_steps(run)
         total = distributed.from_first(lambda: total)  # clocks differ
-        logging.info("starting fresh: %d steps", total)
+        logging.info("starting fresh: %d steps; compiling the first", total)
         return run.init(total), {}
     saved = distributed.together(lambda: checkpoint.read_meta(folder / str(newest)))
     run.check_resume(saved)

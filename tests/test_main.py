@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import jax
 import pytest
@@ -103,3 +104,13 @@ def test_data_that_cannot_be_read_are_not_blamed_on_the_workdir(monkeypatch, tmp
     sentence = r"^reading or writing failed: \[Errno 5\] Input/output error: '/data/images\.npz'$"
     with pytest.raises(runtime.Storage, match=sentence):
         main.main(["main"])
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [([], "--config"), (["--config=configs/avatars_cfg.py"], "--workdir"), (["--workdir=somewhere"], "--config")],
+)
+def test_a_flag_that_is_missing_is_named_with_an_example(words, flag):
+    done = subprocess.run([sys.executable, "-m", "ddpm_jax.main", *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 65 and not Path("somewhere").exists()
+    assert done.stderr == f"{flag} is missing, as in --config=configs/punks_cfg.py --workdir=workdir/punks\n"
