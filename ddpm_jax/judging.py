@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax import datasets, generator, releases, runtime
+from ddpm_jax import archive, datasets, generator, releases, runtime
 from ddpm_jax.datasets.spec import Dataset, without_labels
 from ddpm_jax.evaluation import benchmark, classifier, exact, judge, plots, renderer, report
 from ddpm_jax.evaluation.bench import Bench, Sizes
@@ -73,14 +73,15 @@ def write_report(model: generator.Generator, metrics: str, out: Path, **judged_b
     """Judge a model by `metrics` and write the JSON `out`, its table, and plots and failures into a folder beside it.
 
     `metrics` are names joined by commas, core, or all: these with the sweeps and, of averaged weights, the core of the
-    raw ones too. `judged_by` goes to `bench`. The folder keeps what was drawn: a cut evaluation goes on where it was.
+    raw ones too, if the checkpoint has them (a release has not). `judged_by` goes to `bench`. The folder keeps what was
+    drawn: a cut evaluation goes on where it was.
     """
     check_metrics(metrics)
     began, folder = time.monotonic(), out.with_suffix("")
     judged = bench(model, parts=folder / "parts", **judged_by)
     names = {"core": list(benchmark.CORE), "all": list(benchmark.METRICS)}.get(metrics, metrics.split(","))
     rows = report.run(judged, names, model.which)
-    if metrics == "all" and model.which == "ema":
+    if metrics == "all" and model.which == "ema" and archive.names_of(model.meta, "params"):
         rows += report.run(_of(judged, generator.load(model.path, "raw")), benchmark.CORE, "raw")
     about = {"data": judged.data.spec.name, "split": judged.split, "settings": judged.subject.asked._asdict()}
     about = model.recipe(**about, seed=0, sizes=judged.sizes._asdict(), commit=report.commit())

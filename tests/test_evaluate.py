@@ -10,7 +10,7 @@ import pytest
 from conftest import script, tiny_config
 
 import ddpm_jax
-from ddpm_jax import build, datasets, judging, runtime, train
+from ddpm_jax import archive, build, datasets, judging, releases, runtime, train
 from ddpm_jax.evaluation import benchmark, classifier, pixels, report, subject, sweeps
 
 SETTINGS = classifier.Settings
@@ -63,6 +63,16 @@ def judged(trained, root, tmp_path_factory):
 def row(found, metric, what="", which="ema"):
     (one,) = [r for r in found["rows"] if r["metric"] == metric and what in r["what"] and r["which"] == which]
     return one
+
+
+def test_of_a_release_which_has_no_raw_weights_the_others_are_all(trained, root, tmp_path, evaluate, monkeypatch):
+    releases.write_model(archive.resolve(trained), tmp_path / "faces")
+    monkeypatch.setattr(benchmark, "METRICS", {"exact": pixels.exact_match})
+    monkeypatch.setattr(benchmark, "CORE", {"exact": pixels.exact_match})
+    out = tmp_path / "all.json"
+    words = [f"--checkpoint={tmp_path / 'faces'}", "--metrics=all", "--share=0.01", f"--root={root}", f"--out={out}"]
+    assert evaluate(words) == 0
+    assert {r["which"] for r in json.loads(out.read_text())["rows"]} == {"ema"}
 
 
 def test_all_rows_are_there_for_both_weights_with_numbers_intervals_and_setting(judged, trained):
