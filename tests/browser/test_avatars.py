@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ddpm_jax import animation, images
+from ddpm_jax.dashboard import recall
 
 from .conftest import settled
 
@@ -214,6 +215,7 @@ def test_weights_are_in_the_link_and_other_pages_and_going_back_lose_nothing(ava
     page.get_by_role("button", name="New seed").click()
     page.wait_for_function("new URLSearchParams(location.search).get('seed') !== '4'")
     settled(page)
+    page.wait_for_timeout(1000 * recall.LATE_S)  # before, the address that was left could be an echo
     page.go_back()
     says(page, which="raw", label="Robot", seed="4")
 
