@@ -95,16 +95,16 @@ def undivided(guide: Guidance) -> Guidance:
     For nets that paint complete labels: what these say and what the U-Net says of open ones are logits of two kinds,
     and neither leads away from the other. Where complete labels have no weight (guidance 0), it stays.
     """
-    whole = (jnp.asarray(guide.labels) != 0).all(axis=-1)
+    guide = jax.tree.map(jnp.asarray, guide)
+    whole = (guide.labels != 0).all(axis=-1)
     kept = jnp.append(whole, whole[0]) if len(guide.weights) > len(whole) else whole  # the weaker net's is the first
 
     def alone(weights: Array) -> Array:
-        total = jnp.where(kept, weights, 0.0).sum()
-        return jnp.where(
-            kept.any() & (total > 0), jnp.where(kept, weights, 0.0) / jnp.where(total > 0, total, 1.0), weights
-        )
+        rest = jnp.where(kept, weights, 0.0)
+        total = rest.sum()
+        return jnp.where(total > 0, rest / jnp.where(total > 0, total, 1.0), weights)
 
-    return guide._replace(weights=alone(jnp.asarray(guide.weights)), plain=alone(jnp.asarray(guide.plain)))
+    return guide._replace(weights=alone(guide.weights), plain=alone(guide.plain))
 
 
 def _guidance(labels: np.ndarray, weights: Sequence[float], plain: Sequence[float]) -> Guidance:

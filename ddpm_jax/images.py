@@ -46,10 +46,15 @@ def tile(images: np.ndarray, columns: int, *, gap: int = 0) -> np.ndarray:
     ]
 
 
-def enlarge(image: np.ndarray, scale: int) -> np.ndarray:
-    """Repeat each pixel of [..., h, w, c] `scale` times both ways: pixels stay pixels."""
+def check_scale(scale: int) -> None:
+    """Raise ValueError unless pixels can be enlarged so."""
     if scale < 1:
         raise ValueError(f"scale {scale} is not 1 or more")
+
+
+def enlarge(image: np.ndarray, scale: int) -> np.ndarray:
+    """Repeat each pixel of [..., h, w, c] `scale` times both ways: pixels stay pixels."""
+    check_scale(scale)
     return image.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 

@@ -58,11 +58,9 @@ def parser(description: str | None) -> commands.Parser:
 
 
 def parse(description: str | None, argv: list[str] | None) -> argparse.Namespace:
-    """Return the arguments. Raises BadInput for a scale below 1, and for more beside a recipe, which says it all."""
+    """Return the arguments. Raises BadInput for a request beside a recipe, which says all of a picture."""
     made = parser(description)
     args = made.parse_args(argv)
-    if args.scale < 1:
-        raise runtime.BadInput(f"scale {args.scale} is not 1 or more")
     more = [name for name, value in vars(args).items() if name not in BESIDE and value != made.get_default(name)]
     if args.recipe and more:
         raise runtime.BadInput(f"--recipe says all of a picture; leave out --{more[0].replace('_', '-')}")

@@ -61,7 +61,8 @@ def bound(given: Logits, label: Label, key: Key[Array, ""], space: labels.LabelS
     hidden = ~(together & (rank < t)[None]).any(axis=1)
     chances = given(jnp.where(hidden, 0, label))
     sums = functools.partial(jnp.dot, together.astype(np.float32), precision="highest")  # over what is decided at once
-    top = jax.lax.stop_gradient(jnp.maximum(jnp.where(together, chances, 0.0).max(axis=1), 0.0))  # nothing's logit is 0
+    # Nothing's logit is 0. Less the largest of what is decided at once, no logit is too large for exp.
+    top = jax.lax.stop_gradient(jnp.where(together, chances, 0.0).max(axis=1, initial=0.0))
     total = jnp.exp(-top) + sums(jnp.exp(chances - top))
     nats = top + jnp.log(total) - sums(jnp.where(label > 0, chances, 0.0))
     return words / (words - t) * jnp.sum(jnp.where(hidden, nats, 0.0))

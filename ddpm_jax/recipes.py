@@ -137,7 +137,11 @@ def _picked(pictures: np.ndarray, pick: int) -> np.ndarray:
 
 
 def check_size(model: Generator, job: Mapping[str, Any], scale: int, *, steps: int = 1) -> None:
-    """Raise BadInput for a job whose picture, or all frames of it, would have more pixels than a picture may."""
+    """Raise BadInput for a job whose picture, or all frames of it, would have more pixels than a picture may.
+
+    ValueError for a scale below 1.
+    """
+    images.check_scale(scale)
     height, width, _ = model.spec.shape
     cells = int(job.get("n", 1)) * max(1, len(job.get("rows", ())) * len(job.get("columns", ())))
     pixels = cells * max(1, len(job.get("values", ()))) * height * width * scale**2 * steps

@@ -35,15 +35,13 @@ def fitted():
 
 
 def test_the_bound_is_of_the_law_that_completions_are_drawn_by_however_large_the_logits():
-    given, space = jnp.array([60.0, 59.0, 40.0, -50.0, 80.0]), PETS
-    label, law = (
-        jnp.asarray(space.parse("Dog, Collar", complete=True)),
-        np.exp([-60, 0, -1, -20]),
-    )  # none, Cat, Dog, Bird
+    given = jnp.array([60.0, 59.0, 40.0, -50.0, 80.0])
+    label = jnp.asarray(PETS.parse("Dog, Collar", complete=True))
+    law = np.exp([-60, 0, -1, -20])  # no kind, Cat, Dog, Bird
 
     def bound(logits):
         keys = jax.random.split(jax.random.key(0), 200)
-        return jax.vmap(lambda key: prior.bound(lambda _: logits, label, key, space))(keys).mean()
+        return jax.vmap(lambda key: prior.bound(lambda _: logits, label, key, PETS))(keys).mean()
 
     found, gradient = jax.value_and_grad(bound)(given)
     assert float(found) == pytest.approx(-np.log(law[2] / law.sum()), rel=0.2)  # the flags are sure
@@ -262,7 +260,7 @@ def test_where_labels_say_every_pixel_one_evaluation_makes_the_same_picture(tmp_
     for other in (guide(np.zeros_like(data.labels[:4])), guide(data.labels[:4], guidance=2.0)):
         assert len(by.rows(asked, other).t) == 5
     # Led away from what the U-Net says of open labels, it would be torn.
-    word = data.spec.labels.words[int(np.flatnonzero((data.labels[:4] > 0).all(axis=0) | (data.labels[0] > 0))[0])]
+    word = data.spec.labels.words[np.argmax(data.labels[0] > 0)]
     led = [guide(data.labels[:1], **how) for how in ({"guidance": 3.0}, {"weights": {word: 2.0}})]
     for other in led:
         made = by.draw(nets, other, by.noise(engine.places(1)), engine.places(1), by.rows(asked, other))
