@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 
 LAYERS = "word_layers"  # the module of a net that paints complete labels
 PRIOR = "word_prior"  # beside a net's modules: what completes labels (see prior.py), which no step changes
-# Arrays whose first axis is words, or so many states of all words one after another (see nets/blocks.py, nets/unet.py).
+# Arrays whose first axis is words, or so many states of all words one after another (see nets/words.py, nets/unet.py).
 BY_WORD = {"word_maps/present": 1, "word_maps/absent": 1, "label_in/kernel": 2}
 _WORD_LAYERS = ("maps", "heights", "order", "opacity", "opacity_everywhere", "word_colours")
 BY_WORD |= {f"{LAYERS}/{name}": 1 for name in _WORD_LAYERS}

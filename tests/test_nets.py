@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 
-from ddpm_jax import nets
+from ddpm_jax import nets, step
 from ddpm_jax.nets import blocks, unet
+from ddpm_jax.nets.words import GROUND, WordLayers, WordMaps
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (), "groups": 4, "word_maps": 4}
 
@@ -86,7 +88,7 @@ def test_time_features_tell_the_ends_and_neighbours_apart():
 
 
 def test_an_unspecified_word_adds_no_map_and_states_have_maps_of_their_own():
-    maps = blocks.WordMaps((2, 2, 3), jnp.dtype("float32"))
+    maps = WordMaps((2, 2, 3), jnp.dtype("float32"))
     params = {"params": {"present": jnp.ones((2, 2, 2, 3)), "absent": jnp.full((2, 2, 2, 3), 10.0)}}
     sums = [
         float(maps.apply(params, jnp.array(label, jnp.int8)).mean()) for label in ([0, 0], [1, 0], [1, -1], [-1, -1])
@@ -95,7 +97,7 @@ def test_an_unspecified_word_adds_no_map_and_states_have_maps_of_their_own():
 
 
 def test_absent_maps_start_at_zero():
-    maps = blocks.WordMaps((2, 2, 3), jnp.dtype("float32"))
+    maps = WordMaps((2, 2, 3), jnp.dtype("float32"))
     label = -jnp.ones(4, jnp.int8)
     assert not maps.apply(maps.init(jax.random.key(0), label), label).any()
 
@@ -252,9 +254,9 @@ def test_a_net_takes_every_shape_unless_it_says_which():
     nets.Net().check_shape((7, 5, 3))
 
 
-def paint(label, *, sets=(), deterministic=True, clear=True, **params):
-    """Features [2 d + 1] of the pixel that a label paints, d = 1, and their rows; if `clear`, no word hides others."""
-    layers = blocks.WordLayers((1, 1, 1), 4, sets, jnp.dtype("float32"))
+def paint(label, *, sets=(), ground=(), deterministic=True, clear=True, **params):
+    """Features of the pixel that a label paints, d = 1, and their rows; if `clear`, no word hides others."""
+    layers = WordLayers((1, 1, 1), 4, sets, jnp.dtype("float32"), ground)
     words = len(label)
     start = layers.init(jax.random.key(0), jnp.zeros(words, jnp.int8))["params"]
     if clear:
@@ -290,7 +292,7 @@ def test_the_sum_fades_as_far_as_the_topmost_is_opaque():
 
 @pytest.mark.parametrize("name", ["heights", "opacity"])
 def test_heights_and_opacity_spread_to_the_pixels_around(name):
-    layers = blocks.WordLayers((5, 5, 1), 4, (), jnp.dtype("float32"))
+    layers = WordLayers((5, 5, 1), 4, (), jnp.dtype("float32"))
     label = jnp.array([1, 1], jnp.int8)
     params = layers.init(jax.random.key(0), label)["params"]
     maps = jnp.broadcast_to(jnp.array([1.0, 10.0])[:, None, None, None, None], (2, 1, 5, 5, 1))
@@ -323,12 +325,62 @@ def test_a_word_that_its_set_has_not_learned_is_painted_as_in_another_but_not_in
 
 
 def test_words_of_the_ground_lie_under_the_others_at_first():
-    layers = blocks.WordLayers((2, 2, 3), 4, (), jnp.dtype("float32"), (0, 2))
+    layers = WordLayers((2, 2, 3), 4, (), jnp.dtype("float32"), (0, 2))
     params = layers.init(jax.random.key(0), jnp.ones(4, jnp.int8))["params"]
-    np.testing.assert_array_equal(params["order"].ravel(), [blocks.GROUND, 0, blocks.GROUND, 0])
+    np.testing.assert_array_equal(params["order"].ravel(), [GROUND, 0, GROUND, 0])
     maps = jax.random.normal(jax.random.key(1), params["maps"].shape)
     features = layers.apply({"params": {**params, "maps": maps}}, jnp.array([1, 1, -1, -1], jnp.int8))[0]
     np.testing.assert_allclose(features[..., 3:6], maps[1, 0] / 2, atol=0.05)  # the second word's and nothing's
+
+
+def test_the_ground_gives_its_tones_to_the_roles_of_a_pixel():
+    roles, tones = np.arange(16.0).reshape(2, 8), np.arange(64.0).reshape(2, 8, 4)  # of two sets; of two words
+    known = {"sets": (3,), "ground": (0, 2), "roles": roles, "tones": tones}
+    features, rows = paint([1, 1, -1, -1], **known)
+    assert features == pytest.approx([0, 0, *roles[0], 1])
+    np.testing.assert_array_equal(rows[2:-1], tones[0])
+    features, rows = paint([1, -1, 1, 1], **known)
+    assert features == pytest.approx([0, 0, *roles[1], 1])
+    np.testing.assert_array_equal(rows[2:-1], tones.sum(axis=0))
+    hidden = paint([1, 1, -1, -1], **known, heights=[[0, 0], [20, 20], [0, 0], [0, 0]], opacity_everywhere=[40] * 4)
+    assert hidden[0][:-1] == pytest.approx(0, abs=1e-6)  # by the second word, which is none of the ground
+    assert not paint([1, 1, 0, -1], **known)[1][2:].any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_face_that_was_never_seen_bare_is_bare_in_its_own_colour(seed):
+    """Three pixels, six words: faces 0 to 3, each of its own colour, a hat on the first pixel, a scarf on the last."""
+    hat, scarf = 4, 5
+
+    def label(*present):
+        return np.where(np.isin(np.arange(6), present), 1, -1).astype(np.int8)
+
+    worn = [(face, *things) for face in range(4) for things in ((), (hat,), (scarf,), (hat, scarf))]
+    worn = [words for words in worn if words[0] != 3 or hat in words]  # the last face always wears the hat
+    pictures = jnp.array([[hat if hat in w else w[0], w[0], scarf if scarf in w else w[0]] for w in worn])
+    layers = WordLayers((1, 3, 4), 6, (), jnp.dtype("float32"), (0, 1, 2, 3))
+
+    def logits(params, label, deterministic):
+        features, rows = layers.apply({"params": params["word_layers"]}, label, deterministic)
+        return (features @ rows)[0]
+
+    def loss(params):
+        raw = jax.vmap(logits, in_axes=(None, 0, None))(params, np.stack([label(*w) for w in worn]), False)
+        return optax.softmax_cross_entropy_with_integer_labels(raw, pictures).mean()
+
+    adam = step.scale_by_adam(b1=0.9, b2=0.999, layer_rate=60.0)
+
+    @jax.jit
+    def learn(params, state):
+        change, state = adam.update(jax.grad(loss)(params), state)
+        return jax.tree.map(lambda p, u: p - 1e-3 * u, params, change), state
+
+    params = {"word_layers": layers.init(jax.random.key(seed), label(0), False)["params"]}
+    state = adam.init(params)
+    for _ in range(60):
+        params, state = learn(params, state)
+    assert loss(params) < 1e-3
+    assert logits(params, label(3), True).argmax(-1).tolist() == [3, 3, 3]
 
 
 def test_the_canvas_lies_under_every_complete_label_and_words_start_without_a_trace():
@@ -349,7 +401,14 @@ def test_a_label_that_leaves_a_word_open_paints_nothing():
 
 
 def test_with_word_layers_a_complete_label_is_painted_by_its_words_and_others_by_the_u_net():
-    fields = {"word_layers": 2, "word_sets": (0,), "head_channels": 6, "out_channels": 11, "multipliers": (1,)}
+    fields = {
+        "word_layers": 2,
+        "word_sets": (0,),
+        "word_ground": (0, 1),
+        "head_channels": 6,
+        "out_channels": 11,
+        "multipliers": (1,),
+    }
     net, params = make(jax.random.key(0), **fields)
     x, t, _ = (part[0] for part in inputs(jax.random.key(1)))
     whole, open_to_more = jnp.array([1, 1, 1, -1, -1], jnp.int8), jnp.array([1, 1, 1, -1, 0], jnp.int8)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from ddpm_jax.nets import blocks
+from ddpm_jax.nets import blocks, words
 from ddpm_jax.nets.net import Net
 
 
@@ -55,7 +55,7 @@ class UNet(Net):
         x = blocks.space_to_depth(x_t.astype(self.dtype), self.stem)
         if label.shape[0] and self.word_maps:
             shape = (x.shape[0], x.shape[1], self.word_maps)
-            x = jnp.concatenate([x, blocks.WordMaps(shape, self.dtype, name="word_maps")(label)], axis=-1)
+            x = jnp.concatenate([x, words.WordMaps(shape, self.dtype, name="word_maps")(label)], axis=-1)
         x = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="stem")(x)  # [h/stem, w/stem, channels]
         x, skips = self._down(x, embedding, deterministic)
         x = self._level_block(x, embedding, len(self.multipliers) - 1, "middle", deterministic)
@@ -121,7 +121,7 @@ class UNet(Net):
     def _layers(self, height: int, width: int) -> nn.Module:
         shape = (height, width, self.word_layers)
         sets, ground = tuple(self.word_sets), tuple(self.word_ground)
-        return blocks.WordLayers(shape, self.out_channels, sets, self.dtype, ground, name="word_layers")
+        return words.WordLayers(shape, self.out_channels, sets, self.dtype, ground, name="word_layers")
 
     @property
     def paints(self) -> bool:
