@@ -6,8 +6,8 @@ Run it (a split is one of iid, pairs, skin, length, zombie, few500, few1000, few
     python scripts/evaluate.py --checkpoint=workdir/skin --metrics=exact --out=skin.json
 
 Three to four minutes on one CPU core (`--config.runtime.devices=1`; 500 images/s). Exact, in % of all and of the
-solvable: skin 83.5 and 99.6, pairs 99.6 and 99.8, length 98.9 and 99.4, zombie 97.9 and 100.0, few500 87.3 and 90.5,
-few1000 93.8 and 95.5, few2000 97.4 and 97.8, iid by three seeds 99.7, 99.6 and 99.4, length 98.9, 98.9 and 98.3 (EMA,
+solvable: skin 83.9 and 100.0, pairs 99.5 and 99.7, length 99.4 and 100.0, zombie 97.9 and 100.0, few500 88.4 and 91.6,
+few1000 94.6 and 96.3, few2000 98.0 and 98.4, iid by three seeds 99.9, 99.7 and 99.7, length 99.4, 97.2 and 98.9 (EMA,
 one evaluation: a complete label leaves nothing to sample). With the word prior it inherits it answers open labels too.
 What was tried: docs/study.md.
 """
