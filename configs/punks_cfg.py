@@ -9,7 +9,7 @@ layers (`--config.net.word_layers=0 --config.masks.none=0.1 --config.masks.subse
 --config.train.steps=24000`; 130 minutes beside other work), and from there (`--config.init_from=`) the 4,500 steps that
 this file says (42 minutes). Its layers and word prior are those of punks_complete_cfg with `iid` held out (900 steps,
 three minutes), put beside the U-Net by `scripts/release.py --words=`. Of held-out complete labels 99.9 % are
-drawn exactly, 99.8 % of requests of one to three words are obeyed, and 99.1 % of free pictures are legal punks (EMA,
+drawn exactly, 99.8 % of requests of one to three words are obeyed, and 99.5 % of free pictures are legal punks (EMA,
 seed 0, words of the prior; one evaluation, since complete labels need no more). Every figure: docs/results/punks.md.
 Why it is as it is: docs/study.md.
 """
