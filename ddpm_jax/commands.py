@@ -57,9 +57,11 @@ def _stop(number: int, frame: object) -> NoReturn:
 
 
 def refuse_existing(path: str | os.PathLike[str], force: bool) -> None:
-    """Raise BadInput if a file would be overwritten without `force`, or its directory is not there."""
+    """Raise BadInput if a file would be overwritten without `force`, or its directory is not there or closed to us."""
     target = Path(path)
     if target.exists() and not force:
         raise runtime.BadInput(f"{target} exists; choose another --out or add --force")
     if not target.parent.is_dir():
         raise runtime.BadInput(f"there is no directory {target.parent}; make it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise runtime.BadInput(f"nothing may be written to {target.parent}; choose another --out")

@@ -48,15 +48,17 @@ def _picture(
     asked: requests.Settings,
 ) -> jax.Array:
     at = engine.Places(seed, jnp.uint32(0))
+    # They are constants here, which XLA would compute with while it compiles, for seconds, and say so at length.
+    params, nets = jax.lax.optimization_barrier((model.params, model.nets))
     if asked.words == "prior":
-        label = engine.complete_one(label, at, model.params, model=model.model)
+        label = engine.complete_one(label, at, params, model=model.model)
     # Weights are affine in that of guidance: what they are at 2 less what they are at 1, so many times.
     at_two = asked if asked.guidance == 1.0 else asked._replace(guidance=2.0)
     form = requests.guide(at_two, model.spec.labels, np.ones(len(label), np.int8))
     weights = form.plain + (weight - 1.0) * (form.weights - form.plain)
     guide = form._replace(labels=form.labels * label[None], weights=weights)
     start = engine.start_one(at, shape=model.spec.shape)
-    return engine.draw_one(guide, start, at, model.nets, rows, model=model.model)[0]
+    return engine.draw_one(guide, start, at, nets, rows, model=model.model)[0]
 
 
 def write(

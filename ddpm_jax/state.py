@@ -15,6 +15,7 @@ PRIOR = "word_prior"  # beside a net's modules: what completes labels (see prior
 BY_WORD = {"word_maps/present": 1, "word_maps/absent": 1, "label_in/kernel": 2}
 _WORD_LAYERS = ("maps", "heights", "order", "opacity", "opacity_everywhere", "word_colours")
 BY_WORD |= {f"{LAYERS}/{name}": 1 for name in _WORD_LAYERS}
+BY_GROUND = f"{LAYERS}/tones"  # whose first axis is some of the words
 
 
 class TrainState(NamedTuple):
@@ -49,11 +50,13 @@ def init(
 def transplant(new: Any, old: Any, new_words: Sequence[str], old_words: Sequence[str]) -> tuple[Any, list[str]]:
     """Return the parameters `new` with the values of `old` where name and shape agree, and what stayed fresh.
 
-    Arrays with an axis of words (`BY_WORD`) take the rows of the words that both know; the others' stay fresh.
+    Arrays with an axis of words (`BY_WORD`) take the rows of the words that both know; the others' stay fresh. The one
+    with an axis of some words (`BY_GROUND`) is taken where all words are the same.
     """
     known, fresh = _by_name(old), []
     shared = [(i, old_words.index(word)) for i, word in enumerate(new_words) if word in old_words]
     unknown = [word for word in new_words if word not in old_words]
+    same_words = list(new_words) == list(old_words)
 
     def graft(path: Any, value: Any) -> np.ndarray:
         name, value = _name(path), np.array(value)
@@ -65,7 +68,7 @@ def transplant(new: Any, old: Any, new_words: Sequence[str], old_words: Sequence
             for here, there in shared:
                 rows[:, here] = source[:, there]
             fresh.extend(f"{name}[{word}]" for word in unknown)
-        elif not states and other.shape == value.shape:
+        elif not states and other.shape == value.shape and (same_words or not name.endswith(BY_GROUND)):
             return other
         else:
             fresh.append(name)

@@ -120,6 +120,14 @@ def test_transplanting_moves_words_by_name_and_lists_what_is_fresh():
     assert set(fresh) == {"out", "extra", "word_maps/present[Dog]", "label_in/kernel[Dog]"}
 
 
+def test_transplanting_takes_tones_where_all_words_are_the_same():
+    old, new = ({state.LAYERS: {"tones": np.full((2, 3, 4), value)}} for value in (1.0, 0.0))
+    params, fresh = state.transplant(new, old, ["Cat", "Dog"], ["Cat", "Dog"])
+    assert params[state.LAYERS]["tones"].all() and not fresh
+    params, fresh = state.transplant(new, old, ["Cat", "Elf"], ["Cat", "Dog"])
+    assert not params[state.LAYERS]["tones"].any() and fresh == ["word_layers/tones"]
+
+
 def test_a_model_that_is_shown_no_label_has_no_words():
     run = build.build(tiny_config(masks__none=1.0, masks__subset=0.0))
     assert run.meta["spec"]["labels"] == [] and "label_in" not in run.abstract.params

@@ -194,6 +194,8 @@ def test_a_swap_keeps_the_noise_and_changes_the_words(avatars):
     np.testing.assert_array_equal([before, after], expected)
     _, other = avatars.swap("Cat, Cap", ["Cat"], ["Robot"])
     np.testing.assert_array_equal(other, avatars.sample("Robot, Cap", n=2)[0])
+    with pytest.raises(ValueError, match="Cap is to be swapped but the label does not have it"):
+        avatars.swap("Cat, -Cap", ["cap"], ["Crown"])
 
 
 def test_a_reroll_asks_for_the_words_that_are_kept_alone(avatars):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -93,6 +94,12 @@ def test_a_picture_its_sidecar_and_the_picture_again(trained, tmp_path, sample, 
     assert sample([f"--checkpoint={trained}", f"--recipe={out}", f"--out={tmp_path / 'again.png'}"]) == 0
     assert "the same picture, bit for bit" in capsys.readouterr().out
     assert (tmp_path / "again.png").read_bytes() == out.read_bytes()
+
+
+def test_where_nothing_may_be_written_no_picture_is_begun(trained, tmp_path, sample, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # a test that runs as root may write everywhere
+    assert sample([f"--checkpoint={trained}", f"--out={tmp_path / 'a.png'}"]) == 65
+    assert f"nothing may be written to {tmp_path}; choose another --out" in capsys.readouterr().err
 
 
 def test_a_sketch_is_a_drawing_of_any_size():
