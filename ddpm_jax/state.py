@@ -78,8 +78,8 @@ def transplant(new: Any, old: Any, new_words: Sequence[str], old_words: Sequence
 
 
 def within(path: Any, module: str) -> bool:
-    """Say whether a path into a tree of parameters leads into a module, such as `LAYERS`."""
-    return module in _name(path).split("/")
+    """Say whether a path into a tree of parameters leads into a module, such as `LAYERS`, or one of its arrays."""
+    return f"/{module}/" in f"/{_name(path)}/"
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

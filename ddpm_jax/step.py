@@ -69,8 +69,15 @@ def make_optimizer(
 
 
 def _decays(params: Any) -> Any:
-    """Say which parameters decay: matrices and larger ones, but for the word prior, which no step changes."""
-    return jax.tree_util.tree_map_with_path(lambda path, p: p.ndim > 1 and not within(path, PRIOR), params)
+    """Say which parameters decay: matrices and larger ones.
+
+    Not the word prior, which no step changes, and of the word layers only what they paint: how high and how opaque a
+    word is has no value that says nothing, as 0 is elsewhere.
+    """
+    kept = (PRIOR, *(f"{LAYERS}/{name}" for name in ("heights", "order", "opacity", "opacity_everywhere")))
+    return jax.tree_util.tree_map_with_path(
+        lambda path, p: p.ndim > 1 and not any(within(path, name) for name in kept), params
+    )
 
 
 def scale_by_adam(*, b1: float, b2: float, layer_rate: float, epsilon: float = 1e-8) -> optax.GradientTransformation:

@@ -132,25 +132,31 @@ def test_led_away_from_an_earlier_checkpoint(trained, avatars):
     assert led.recipe()["weak"] != led.recipe()["checkpoint"] and "weak" not in avatars.recipe()
 
 
-def test_a_run_keeps_what_its_guidance_leads_away_from(tmp_path):
-    config = tiny_config(optimizer__early=4, sampling__autoguidance=5.0)
-    train.train(build.build(config), str(tmp_path))
-    model, early = ddpm_jax.load(tmp_path), ddpm_jax.load(tmp_path / "checkpoints" / "4")
+@pytest.fixture(scope="module")
+def with_early(tmp_path_factory):
+    """The configuration and the workdir of a run that kept its averages of step 4."""
+    config, workdir = tiny_config(optimizer__early=4, sampling__autoguidance=5.0), tmp_path_factory.mktemp("early")
+    train.train(build.build(config), str(workdir))
+    return config, workdir
+
+
+def test_a_run_keeps_what_its_guidance_leads_away_from(with_early):
+    workdir = with_early[1]
+    model, early = ddpm_jax.load(workdir), ddpm_jax.load(workdir / "checkpoints" / "4")
     jax.tree.map(np.testing.assert_array_equal, model.nets.weak, early.params)
     drawn, led = model.sample("Cat", n=4), model.led_away_from(early)
     np.testing.assert_array_equal(drawn, led.sample("Cat", n=4))
     assert wrong_pixels(drawn, model.sample("Cat", n=4, autoguidance=1.0)) > 0.01
     assert model.recipe().keys() == early.recipe().keys()  # nothing more is needed to make them again
-    np.testing.assert_array_equal(model.invert(drawn[0]), ddpm_jax.load(tmp_path).invert(drawn[0], autoguidance=1.0))
+    np.testing.assert_array_equal(model.invert(drawn[0]), ddpm_jax.load(workdir).invert(drawn[0], autoguidance=1.0))
 
 
-def test_a_resumed_run_has_the_early_net_of_the_unbroken_one(tmp_path):
-    config, (whole, cut) = tiny_config(optimizer__early=2), (tmp_path / name for name in ("whole", "cut"))
-    train.train(build.build(config), str(whole))
-    shutil.copytree(whole / "checkpoints" / "4", cut / "checkpoints" / "4")
-    train.train(build.build(config), str(cut))
+def test_a_resumed_run_has_the_early_net_of_the_unbroken_one(with_early, tmp_path):
+    config, whole = with_early
+    shutil.copytree(whole / "checkpoints" / "4", tmp_path / "checkpoints" / "4")
+    train.train(build.build(config), str(tmp_path))
     for part in ("params", "ema", "early"):
-        one, other = (checkpoint.load_arrays(run / "checkpoints" / "8", part) for run in (whole, cut))
+        one, other = (checkpoint.load_arrays(run / "checkpoints" / "8", part) for run in (whole, tmp_path))
         jax.tree.map(np.testing.assert_array_equal, one, other)
 
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import tiny_config
 
-from ddpm_jax import state, step
+from ddpm_jax import build, state, step
 
 OPTIMIZER = {"learning_rate": 0.1, "warmup": 0, "decay": "constant", "weight_decay": 0.0, "clip_norm": 1e6}
 OPTIMIZER |= {"b1": 0.9, "b2": 0.99, "layer_rate": 1.0, "ema": 0.999}
@@ -110,6 +111,16 @@ def test_weight_decay_pulls_matrices_and_leaves_vectors():
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.transform.update(zero, optimizer.transform.init(params), params)
     assert (updates["kernel"] == 0.5).all() and not updates["bias"].any()
+
+
+def test_weight_decay_leaves_which_word_lies_on_which():
+    net = build.build(tiny_config(net__word_layers=2)).abstract.params
+    params = {state.LAYERS: jax.tree.map(lambda leaf: jnp.ones(leaf.shape), net[state.LAYERS])}
+    optimizer = step.make_optimizer(**{**OPTIMIZER, "weight_decay": 0.5})
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates = optimizer.transform.update(zero, optimizer.transform.init(params), params)[0][state.LAYERS]
+    assert {name for name, u in updates.items() if not u.any()} == {"heights", "order", "opacity", "opacity_everywhere"}
+    assert len(updates) > 4 and {float(u.max()) for u in updates.values()} == {0.0, 0.5}
 
 
 def test_the_gradient_is_clipped_by_its_global_norm():
