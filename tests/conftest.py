@@ -50,7 +50,7 @@ def trained(tmp_path_factory):
     """The workdir of a finished tiny run."""
     from ddpm_jax import build, train
 
-    workdir = tmp_path_factory.mktemp("trained")
+    workdir = tmp_path_factory.mktemp("runs") / "trained"  # alone in there, for tests of pages that list runs
     train.train(build.build(tiny_config()), str(workdir))
     return workdir
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from streamlit.testing.v1 import AppTest
 
-from ddpm_jax import animation, archive, images, releases
+from ddpm_jax import animation, archive, checkpoint, images, releases
 from ddpm_jax.dashboard import avatars, controls, jobs, runs, sampler, serve, studio, ui
 from ddpm_jax.datasets import avatars as faces
 
@@ -255,6 +255,19 @@ def test_the_download_is_what_its_recipe_makes(
     page.toggle(key="moving").set_value(True).run()
     name, content = files[-1]
     assert name == "cat-wizard-hat.gif" and animation.recipe_in(content, "it")["job"]["label"] == "Cat, Wizard Hat"
+
+
+def test_a_checkpoint_of_something_else_is_no_model(
+    page: AppTest, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").symlink_to(trained)
+    saves = checkpoint.Checkpointer(tmp_path / "other" / "checkpoints")
+    saves.save(1, {"ema": {"w": np.zeros(2)}}, {"of": "no pictures"})
+    saves.close()
+    monkeypatch.setenv(serve.ROOT, str(tmp_path))
+    page.run()
+    assert not page.exception and page.selectbox(key="model").options[0] == "mine"
+    assert "other" not in page.selectbox(key="model").options
 
 
 def test_an_unknown_model_in_a_link_is_said(page: AppTest, stand_in: StandIn) -> None:

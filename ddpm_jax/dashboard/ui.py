@@ -127,7 +127,8 @@ def _labels(saved: runs.Saved) -> list[Any]:
 
 
 def _fits(meta: dict[str, Any], names: tuple[str, ...], words: bool) -> bool:
-    spec = meta["spec"]
+    if not (spec := meta.get("spec")):  # what somebody saved with a description of their own
+        return False
     return (bool(spec["labels"]) and spec["name"] != "mnist") if words else spec["name"] in names
 
 
