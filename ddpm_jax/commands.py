@@ -61,7 +61,14 @@ def refuse_existing(path: str | os.PathLike[str], force: bool) -> None:
     target = Path(path)
     if target.exists() and not force:
         raise runtime.BadInput(f"{target} exists; choose another --out or add --force")
+    if target.is_dir():
+        raise runtime.BadInput(f"{target} is a directory; choose another --out")
     if not target.parent.is_dir():
         raise runtime.BadInput(f"there is no directory {target.parent}; make it first")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise runtime.BadInput(f"nothing may be written to {target.parent}; choose another --out")
+    refuse_closed(target.parent)
+
+
+def refuse_closed(directory: str | os.PathLike[str]) -> None:
+    """Raise BadInput for a directory that nothing may be written to."""
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise runtime.BadInput(f"nothing may be written to {directory}; choose another --out")

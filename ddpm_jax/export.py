@@ -49,9 +49,9 @@ def _picture(
 ) -> jax.Array:
     at = engine.Places(seed, jnp.uint32(0))
     # They are constants here, which XLA would compute with while it compiles, for seconds, and say so at length.
-    params, nets = jax.lax.optimization_barrier((model.params, model.nets))
+    nets = jax.tree.map(jax.lax.optimization_barrier, model.nets)  # each apart, so that those not in use are left out
     if asked.words == "prior":
-        label = engine.complete_one(label, at, params, model=model.model)
+        label = engine.complete_one(label, at, nets.params, model=model.model)
     # Weights are affine in that of guidance: what they are at 2 less what they are at 1, so many times.
     at_two = asked if asked.guidance == 1.0 else asked._replace(guidance=2.0)
     form = requests.guide(at_two, model.spec.labels, np.ones(len(label), np.int8))

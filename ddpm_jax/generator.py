@@ -124,7 +124,7 @@ class Generator(loaded.Loaded):
         seed: int = 0,
         **how: Any,
     ) -> Pictures:
-        """Return two pictures of one noise: of the label, and of it with the words `out` absent and `into` present."""
+        """Return two pictures of one noise: of a label, and with `out` gone (ValueError if absent), `into` there."""
         asked = self.settings(**{key: value for key, value in how.items() if key != "snap"})
         before, at = self.spec.labels.parse(label, complete=complete), engine.same_place(1, seed)
         both = self.swapped(before, out, into, at, asked)

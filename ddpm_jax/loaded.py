@@ -130,12 +130,12 @@ class Loaded:
         """Return a label, completed if the prior decides, and it with words absent (`out`) and present (`into`).
 
         What nobody asked for and was never seen with the new words is decided anew. Raises ValueError if a word that
-        is to go is not in the label.
+        is to go is absent, by the label or by what it was completed to.
         """
         space = self.spec.labels
-        if missing := [space.words[i] for i in map(space.index, out) if before[i] <= 0]:
-            raise ValueError(f"{missing[0]} is to be swapped but the label does not have it")
         whole = self.completed(before[None], at, asked)[0]
+        if missing := [space.words[i] for i in map(space.index, out) if whole[i] < 0]:
+            raise ValueError(f"{missing[0]} is to be swapped, but it is absent")
         after = space.unspecified(whole, [*out, *into])
         after[[space.index(word) for word in out]] = -1
         for word in into:

@@ -15,7 +15,8 @@ PRIOR = "word_prior"  # beside a net's modules: what completes labels (see prior
 BY_WORD = {"word_maps/present": 1, "word_maps/absent": 1, "label_in/kernel": 2}
 _WORD_LAYERS = ("maps", "heights", "order", "opacity", "opacity_everywhere", "word_colours")
 BY_WORD |= {f"{LAYERS}/{name}": 1 for name in _WORD_LAYERS}
-BY_GROUND = f"{LAYERS}/tones"  # whose first axis is some of the words
+BY_GROUND = f"{LAYERS}/tones"  # of the words of Categoricals alone
+BY_WORD |= {BY_GROUND: 1}
 
 
 class TrainState(NamedTuple):
@@ -47,28 +48,36 @@ def init(
     return TrainState(zero, zero, zero, jnp.asarray(total, jnp.int32), params, ema, opt_state, kept)
 
 
-def transplant(new: Any, old: Any, new_words: Sequence[str], old_words: Sequence[str]) -> tuple[Any, list[str]]:
+def transplant(
+    new: Any,
+    old: Any,
+    new_words: Sequence[str],
+    old_words: Sequence[str],
+    *,
+    new_ground: Sequence[str] = (),
+    old_ground: Sequence[str] = (),
+) -> tuple[Any, list[str]]:
     """Return the parameters `new` with the values of `old` where name and shape agree, and what stayed fresh.
 
-    Arrays with an axis of words (`BY_WORD`) take the rows of the words that both know; the others' stay fresh. The one
-    with an axis of some words (`BY_GROUND`) is taken where all words are the same.
+    Arrays with an axis of words (`BY_WORD`) take the rows of the words that both know; the others' stay fresh. So
+    does the one with an axis of the words of Categoricals (`BY_GROUND`), by their names.
     """
     known, fresh = _by_name(old), []
-    shared = [(i, old_words.index(word)) for i, word in enumerate(new_words) if word in old_words]
-    unknown = [word for word in new_words if word not in old_words]
-    same_words = list(new_words) == list(old_words)
 
     def graft(path: Any, value: Any) -> np.ndarray:
         name, value = _name(path), np.array(value)
         other = np.asarray(known.get(name, np.zeros(0)))
         states = next((states for end, states in BY_WORD.items() if name.endswith(end)), 0)
+        here, there = (new_ground, old_ground) if name.endswith(BY_GROUND) else (new_words, old_words)
         if states and other.ndim == value.ndim and other.shape[1:] == value.shape[1:]:
-            rows = value.reshape(states, len(new_words), -1)  # a view
-            source = other.reshape(states, len(old_words), -1)
-            for here, there in shared:
-                rows[:, here] = source[:, there]
-            fresh.extend(f"{name}[{word}]" for word in unknown)
-        elif not states and other.shape == value.shape and (same_words or not name.endswith(BY_GROUND)):
+            rows = value.reshape(states, len(here), -1)  # a view
+            source = other.reshape(states, len(there), -1)
+            for i, word in enumerate(here):
+                if word in there:
+                    rows[:, i] = source[:, there.index(word)]
+                else:
+                    fresh.append(f"{name}[{word}]")
+        elif not states and other.shape == value.shape:
             return other
         else:
             fresh.append(name)

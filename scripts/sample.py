@@ -23,7 +23,9 @@ def make(argv: list[str] | None) -> None:
     out, many = Path(args.out), Path(args.out).suffix in ("", ".npz")
     if not many and out.suffix.lower() not in ((".png",) if args.recipe else animation.FORMS):
         raise runtime.BadInput(f"--out={out} must end in .png" + ", .gif, .apng, .webp or .npz" * (not args.recipe))
-    if not (many and out.is_dir()):
+    if many and out.is_dir():
+        commands.refuse_closed(out)
+    else:
         commands.refuse_existing(out, args.force)
     if args.recipe:
         recipe, picture, comparison = recipes.again(load(args), args.recipe)

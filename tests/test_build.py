@@ -120,12 +120,14 @@ def test_transplanting_moves_words_by_name_and_lists_what_is_fresh():
     assert set(fresh) == {"out", "extra", "word_maps/present[Dog]", "label_in/kernel[Dog]"}
 
 
-def test_transplanting_takes_tones_where_all_words_are_the_same():
-    old, new = ({state.LAYERS: {"tones": np.full((2, 3, 4), value)}} for value in (1.0, 0.0))
-    params, fresh = state.transplant(new, old, ["Cat", "Dog"], ["Cat", "Dog"])
-    assert params[state.LAYERS]["tones"].all() and not fresh
-    params, fresh = state.transplant(new, old, ["Cat", "Elf"], ["Cat", "Dog"])
-    assert not params[state.LAYERS]["tones"].any() and fresh == ["word_layers/tones"]
+def test_transplanting_moves_tones_by_the_names_of_the_words_that_have_them():
+    old = {state.LAYERS: {"tones": np.ones((2, 3, 4)) * np.array([1.0, 2.0])[:, None, None]}}
+    new = {state.LAYERS: {"tones": np.zeros((2, 3, 4))}}
+    words, more = ["Cat", "Elf", "Hat"], ["Elf", "Cat", "Cap", "Hat"]
+    params, fresh = state.transplant(new, old, more, words, new_ground=more[:2], old_ground=words[:2])
+    assert params[state.LAYERS]["tones"][:, 0, 0].tolist() == [2, 1] and not fresh
+    params, fresh = state.transplant(new, old, ["Dog", *words], words, new_ground=["Dog", "Elf"], old_ground=words[:2])
+    assert params[state.LAYERS]["tones"][:, 0, 0].tolist() == [0, 2] and fresh == ["word_layers/tones[Dog]"]
 
 
 def test_a_model_that_is_shown_no_label_has_no_words():

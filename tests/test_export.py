@@ -46,6 +46,12 @@ def test_an_artifact_is_led_away_from_the_same_net(model, trained, tmp_path):
     assert export.difference(model, model.settings(guidance=2.0), tmp_path / "a.stablehlo", n=4) > 0
 
 
+def test_an_artifact_holds_no_net_that_it_does_not_ask(model, trained):
+    led = model.led_away_from(ddpm_jax.load(trained / "checkpoints" / "4"))
+    size, of_led = (len(export.artifact(m, m.settings(), ["cpu"]).serialize()) for m in (model, led))
+    assert of_led < 1.1 * size
+
+
 def test_guidance_that_an_artifact_cannot_hold_is_refused(model):
     with pytest.raises(runtime.BadInput, match="an artifact has one weight, of guidance; leave out weights of words"):
         export.artifact(model, model.settings(weights={"Cat": 2.0}))

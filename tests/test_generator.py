@@ -135,7 +135,8 @@ def test_led_away_from_an_earlier_checkpoint(trained, avatars):
 @pytest.fixture(scope="module")
 def with_early(tmp_path_factory):
     """The configuration and the workdir of a run that kept its averages of step 4."""
-    config, workdir = tiny_config(optimizer__early=4, sampling__autoguidance=5.0), tmp_path_factory.mktemp("early")
+    kept = {"optimizer__early": 4, "train__steps": 12, "checkpoint__keep_every": 4}
+    config, workdir = tiny_config(**kept, sampling__autoguidance=5.0), tmp_path_factory.mktemp("early")
     train.train(build.build(config), str(workdir))
     return config, workdir
 
@@ -153,11 +154,13 @@ def test_a_run_keeps_what_its_guidance_leads_away_from(with_early):
 
 def test_a_resumed_run_has_the_early_net_of_the_unbroken_one(with_early, tmp_path):
     config, whole = with_early
-    shutil.copytree(whole / "checkpoints" / "4", tmp_path / "checkpoints" / "4")
+    shutil.copytree(whole / "checkpoints" / "8", tmp_path / "checkpoints" / "8")
     train.train(build.build(config), str(tmp_path))
     for part in ("params", "ema", "early"):
-        one, other = (checkpoint.load_arrays(run / "checkpoints" / "8", part) for run in (whole, tmp_path))
+        one, other = (checkpoint.load_arrays(run / "checkpoints" / "12", part) for run in (whole, tmp_path))
         jax.tree.map(np.testing.assert_array_equal, one, other)
+    early, late = (checkpoint.load_arrays(tmp_path / "checkpoints" / "8", part) for part in ("early", "ema"))
+    assert not jax.tree.all(jax.tree.map(np.array_equal, early, late))
 
 
 def test_a_checkpoint_without_an_early_net_is_not_led_away_from_it(avatars):
@@ -200,8 +203,9 @@ def test_a_swap_keeps_the_noise_and_changes_the_words(avatars):
     np.testing.assert_array_equal([before, after], expected)
     _, other = avatars.swap("Cat, Cap", ["Cat"], ["Robot"])
     np.testing.assert_array_equal(other, avatars.sample("Robot, Cap", n=2)[0])
-    with pytest.raises(ValueError, match="Cap is to be swapped but the label does not have it"):
+    with pytest.raises(ValueError, match="Cap is to be swapped, but it is absent"):
         avatars.swap("Cat, -Cap", ["cap"], ["Crown"])
+    assert len(avatars.swap("Cat", ["Cap"], ["Crown"])) == 2  # the picture may have one
 
 
 def test_a_reroll_asks_for_the_words_that_are_kept_alone(avatars):

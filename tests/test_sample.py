@@ -100,6 +100,14 @@ def test_where_nothing_may_be_written_no_picture_is_begun(trained, tmp_path, sam
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # a test that runs as root may write everywhere
     assert sample([f"--checkpoint={trained}", f"--out={tmp_path / 'a.png'}"]) == 65
     assert f"nothing may be written to {tmp_path}; choose another --out" in capsys.readouterr().err
+    assert sample([f"--checkpoint={trained}", f"--out={tmp_path}"]) == 65
+    assert f"nothing may be written to {tmp_path}; choose another --out" in capsys.readouterr().err
+
+
+def test_a_directory_is_not_overwritten_by_a_picture(trained, tmp_path, sample, capsys):
+    (tmp_path / "a.png").mkdir()
+    assert sample([f"--checkpoint={trained}", f"--out={tmp_path / 'a.png'}", "--force"]) == 65
+    assert "a.png is a directory; choose another --out" in capsys.readouterr().err
 
 
 def test_a_sketch_is_a_drawing_of_any_size():
