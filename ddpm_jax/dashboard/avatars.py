@@ -138,7 +138,7 @@ def _words_clicked() -> None:
 
 def _settings(model: ui.Model) -> None:
     with st.expander("How it is sampled", icon=":material/tune:"):
-        st.toggle("Everything not chosen is absent", key="complete", help='Otherwise "any". Absent: the skin as well')
+        st.toggle("Everything not chosen is absent", key="complete", help="Else open. A skin not chosen is absent, too")
         one, two = st.columns(2)
         one.number_input("Variations", 1, 16, key="n", step=1)
         two.number_input("Seed", 0, 2**32 - 1, key="seed", step=1)
