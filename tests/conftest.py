@@ -1,7 +1,6 @@
 """Settings of every test: two CPU devices, shapes checked while testing, and no silent broadcasting of ranks."""
 
 import importlib.util
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".pytest_cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_disable_most_optimizations", True)  # tests compile much and compute little
-# XLA's older code generator compiles a third faster; processes that tests start inherit it. (A jaxlib that no longer
-# has it ends at once and names the flag: leave it out then.)
-QUICK = "--xla_cpu_use_fusion_emitters=false"
-if QUICK not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 CORE = ("schedules", "process", "losses", "samplers", "guidance", "likelihood")
