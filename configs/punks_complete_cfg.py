@@ -9,7 +9,7 @@ Three to four minutes on one CPU core (`--config.runtime.devices=1`; 500 images/
 solvable: skin 83.9 and 100.0, pairs 99.5 and 99.7, length 99.4 and 100.0, zombie 97.9 and 100.0, few500 88.4 and 91.6,
 few1000 94.6 and 96.3, few2000 98.0 and 98.4, iid by three seeds 99.9, 99.7 and 99.7, length 99.4, 97.2 and 98.9 (EMA,
 one evaluation: a complete label leaves nothing to sample). With the word prior it inherits it answers open labels too.
-By 500 labels, `--config.optimizer.weight_decay=3` draws about 1.7 more of a hundred. What was tried: docs/study.md.
+With 500 labels, `--config.optimizer.weight_decay=3` draws about 1.7 more of a hundred. What was tried: docs/study.md.
 """
 
 from ml_collections import ConfigDict

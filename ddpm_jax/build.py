@@ -38,7 +38,7 @@ from ddpm_jax import (
 )
 from ddpm_jax.datasets.spec import Dataset, Spec, pairs_seen, without_labels
 from ddpm_jax.evaluation import exact, judge
-from ddpm_jax.labels import Categorical, LabelSpace
+from ddpm_jax.labels import Categorical
 
 
 def make_model(config: Mapping[str, Any], spec: Spec) -> model.Model:
@@ -65,7 +65,7 @@ def make_net(
         owners = [spec.labels.owners[i] for i in fields["word_sets"]]
         if len(owners) > 1 and not (isinstance(owners[0], Categorical) and owners.count(owners[0]) == len(owners)):
             raise ValueError(f"net.word_sets {word_sets!r}: two of them can be present at once; take words of one kind")
-        fields["word_ground"] = [spec.labels.index(word) for word in _ground(spec.labels)]
+        fields["word_ground"] = np.flatnonzero(spec.labels.exclusive).tolist()
     fields = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in fields.items()}
     net = nets.NETS[name](out_channels=target.channels(spec.shape[2]), dtype=jnp.dtype(dtype), **fields)
     net.check_shape(spec.shape)
@@ -170,23 +170,17 @@ def fine_tuned(
 ) -> state.TrainState:
     """Return the first state with the EMA parameters of another checkpoint where they fit; log what did not."""
     path = model_path(init_from)
-    old, new = Spec.from_json(checkpoint.read_meta(path)["spec"]).labels, built.spec.labels
+    space = Spec.from_json(checkpoint.read_meta(path)["spec"]).labels
     fresh = init(total)
     given, here = checkpoint.load_arrays(path, "ema"), jax.tree.map(np.asarray, devices.gathered(fresh.params))
     given.pop(state.PRIOR, None)  # it is fitted to the labels of these data
-    grounds = {"new_ground": _ground(new), "old_ground": _ground(old)}
-    params, left = state.transplant(here, given, new.words, old.words, **grounds)
+    params, left = state.transplant(here, given, built.spec.labels, space)
     if jax.tree.all(jax.tree.map(np.array_equal, params, here)):
         raise runtime.BadInput(f"init_from: no array of {path} fits this net; give a checkpoint with the same net.*")
     logging.info("started from %s; fresh: %s", path, ", ".join(left) or "nothing")
     params = jax.tree.map(lambda new, old: devices.put(new, old.sharding), params, fresh.params)
     ema, early = (jax.tree.map(jnp.copy, tree) for tree in (params, params if fresh.early else None))
     return fresh._replace(params=params, ema=ema, early=early)
-
-
-def _ground(space: LabelSpace) -> list[str]:
-    """Return the words of Categoricals: kinds and skins, whose colours the others lie on."""
-    return [word for word, group in zip(space.words, space.owners, strict=True) if isinstance(group, Categorical)]
 
 
 def model_path(path_or_name: str | os.PathLike[str]) -> Path:

@@ -66,6 +66,11 @@ class LabelSpace:
         return tuple(group for group in self.groups for _ in group.words)
 
     @functools.cached_property
+    def exclusive(self) -> np.ndarray:
+        """Bool [size]: the words of Categoricals."""
+        return np.array([isinstance(group, Categorical) for group in self.owners], bool)
+
+    @functools.cached_property
     def rivals(self) -> np.ndarray:
         """Bool [size, size]: word i present implies word j absent, the two being of one Categorical."""
         rivals = [[a is b and isinstance(a, Categorical) for b in self.owners] for a in self.owners]

@@ -133,11 +133,11 @@ class Loaded:
         is to go is absent, by the label or by what it was completed to.
         """
         space = self.spec.labels
-        whole = self.completed(before[None], at, asked)[0]
-        if missing := [space.words[i] for i in map(space.index, out) if whole[i] < 0]:
+        whole, gone = self.completed(before[None], at, asked)[0], [space.index(word) for word in out]
+        if missing := [space.words[i] for i in gone if whole[i] < 0]:
             raise ValueError(f"{missing[0]} is to be swapped, but it is absent")
         after = space.unspecified(whole, [*out, *into])
-        after[[space.index(word) for word in out]] = -1
+        after[gone] = -1
         for word in into:
             after = self.joined(after, space.parse(word))
         pairs = unseen_pairs(self.meta["pairs_seen"], space, after)

@@ -1,6 +1,5 @@
 """The state of a training run: arrays only, so that it can be jitted, sharded, saved and compared bit for bit."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,14 +8,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int
 
+from ddpm_jax.labels import LabelSpace
+
 LAYERS = "word_layers"  # the module of a net that paints complete labels
 PRIOR = "word_prior"  # beside a net's modules: what completes labels (see prior.py), which no step changes
 # Arrays whose first axis is words, or so many states of all words one after another (see nets/words.py, nets/unet.py).
 BY_WORD = {"word_maps/present": 1, "word_maps/absent": 1, "label_in/kernel": 2}
-_WORD_LAYERS = ("maps", "heights", "order", "opacity", "opacity_everywhere", "word_colours")
+_WORD_LAYERS = ("maps", "heights", "order", "opacity", "opacity_everywhere", "word_colours", "tones")
 BY_WORD |= {f"{LAYERS}/{name}": 1 for name in _WORD_LAYERS}
 BY_GROUND = f"{LAYERS}/tones"  # of the words of Categoricals alone
-BY_WORD |= {BY_GROUND: 1}
 
 
 class TrainState(NamedTuple):
@@ -48,19 +48,11 @@ def init(
     return TrainState(zero, zero, zero, jnp.asarray(total, jnp.int32), params, ema, opt_state, kept)
 
 
-def transplant(
-    new: Any,
-    old: Any,
-    new_words: Sequence[str],
-    old_words: Sequence[str],
-    *,
-    new_ground: Sequence[str] = (),
-    old_ground: Sequence[str] = (),
-) -> tuple[Any, list[str]]:
+def transplant(new: Any, old: Any, new_space: LabelSpace, old_space: LabelSpace) -> tuple[Any, list[str]]:
     """Return the parameters `new` with the values of `old` where name and shape agree, and what stayed fresh.
 
-    Arrays with an axis of words (`BY_WORD`) take the rows of the words that both know; the others' stay fresh. So
-    does the one with an axis of the words of Categoricals (`BY_GROUND`), by their names.
+    Arrays with an axis of words (`BY_WORD`; of `BY_GROUND` those of Categoricals alone) take the rows of the words that
+    both know; the others' stay fresh.
     """
     known, fresh = _by_name(old), []
 
@@ -68,7 +60,11 @@ def transplant(
         name, value = _name(path), np.array(value)
         other = np.asarray(known.get(name, np.zeros(0)))
         states = next((states for end, states in BY_WORD.items() if name.endswith(end)), 0)
-        here, there = (new_ground, old_ground) if name.endswith(BY_GROUND) else (new_words, old_words)
+        ground = name.endswith(BY_GROUND)
+        here, there = (
+            [word for word, of_one in zip(space.words, space.exclusive, strict=True) if of_one or not ground]
+            for space in (new_space, old_space)
+        )
         if states and other.ndim == value.ndim and other.shape[1:] == value.shape[1:]:
             rows = value.reshape(states, len(here), -1)  # a view
             source = other.reshape(states, len(there), -1)

@@ -105,6 +105,10 @@ def test_fine_tuning_from_a_net_without_a_common_array_is_refused(trained):
         run.init(8)
 
 
+def space(kinds, things):
+    return LabelSpace((Categorical("kind", kinds.split()), Flags("thing", things.split())))
+
+
 def test_transplanting_moves_words_by_name_and_lists_what_is_fresh():
     old = {
         "word_maps": {"present": np.array([[1.0], [2.0]])},
@@ -113,7 +117,7 @@ def test_transplanting_moves_words_by_name_and_lists_what_is_fresh():
     old |= {"stem": np.ones(3), "out": np.ones(2)}
     new = {"word_maps": {"present": np.zeros((3, 1))}, "label_in": {"kernel": np.zeros((6, 1))}}
     new |= {"stem": np.zeros(3), "out": np.zeros(4), "extra": np.zeros(1)}
-    params, fresh = state.transplant(new, old, ["Hat", "Cat", "Dog"], ["Cat", "Hat"])
+    params, fresh = state.transplant(new, old, space("", "Hat Cat Dog"), space("", "Cat Hat"))
     assert params["word_maps"]["present"].ravel().tolist() == [2, 1, 0]
     assert params["label_in"]["kernel"].ravel().tolist() == [2, 1, 0, 4, 3, 0]
     assert params["stem"].all() and not params["out"].any()
@@ -123,10 +127,9 @@ def test_transplanting_moves_words_by_name_and_lists_what_is_fresh():
 def test_transplanting_moves_tones_by_the_names_of_the_words_that_have_them():
     old = {state.LAYERS: {"tones": np.ones((2, 3, 4)) * np.array([1.0, 2.0])[:, None, None]}}
     new = {state.LAYERS: {"tones": np.zeros((2, 3, 4))}}
-    words, more = ["Cat", "Elf", "Hat"], ["Elf", "Cat", "Cap", "Hat"]
-    params, fresh = state.transplant(new, old, more, words, new_ground=more[:2], old_ground=words[:2])
+    params, fresh = state.transplant(new, old, space("Elf Cat", "Cap Hat"), space("Cat Elf", "Hat"))
     assert params[state.LAYERS]["tones"][:, 0, 0].tolist() == [2, 1] and not fresh
-    params, fresh = state.transplant(new, old, ["Dog", *words], words, new_ground=["Dog", "Elf"], old_ground=words[:2])
+    params, fresh = state.transplant(new, old, space("Dog Elf", "Hat"), space("Cat Elf", "Hat"))
     assert params[state.LAYERS]["tones"][:, 0, 0].tolist() == [0, 2] and fresh == ["word_layers/tones[Dog]"]
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int8
 
-from ddpm_jax.labels import Categorical, LabelSpace
+from ddpm_jax.labels import LabelSpace
 
 Labels = Int8[np.ndarray, "n words"]
 MOST_WORDS = 3  # of a request
@@ -39,7 +39,7 @@ def never_seen(labels: Labels, space: LabelSpace, n: int, seed: int = 0) -> Labe
     (Two words of categorical groups exclude each other, as two types do, or by nature, as a zombie and a skin do.)
     """
     present = (labels > 0).astype(np.float32)
-    flag = np.array([not isinstance(group, Categorical) for group in space.owners])
+    flag = ~space.exclusive
     occurs, together = present.any(axis=0), present.T @ present
     possible = (together == 0) & np.logical_and.outer(occurs, occurs) & np.logical_or.outer(flag, flag)
     pairs = np.argwhere(np.triu(possible, 1))
