@@ -81,11 +81,11 @@ def between(one: Label, other: Label, share: float) -> Guidance:
 def against(guide: Guidance, weight: float) -> Guidance:
     """guide + (weight - 1) (plain - weak): away from a worse net, too (Karras et al. 2024, arXiv 2406.02507, Eq. 3).
 
-    Weight 1 is `guide`, within its interval and outside. The weak net's answer to its first label comes last
+    Weight 1 is `guide`, and so is any weight outside its interval. The weak net's answer to its first label comes last
     (`predictor`'s `weak`).
     """
     more = weight - 1.0
-    mix, straight = (np.append(weights + more * guide.plain, -more) for weights in (guide.weights, guide.plain))
+    mix, straight = np.append(guide.weights + more * guide.plain, -more), np.append(guide.plain, 0.0)
     return guide._replace(weights=mix.astype(np.float32), plain=straight.astype(np.float32))
 
 

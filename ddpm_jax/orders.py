@@ -41,7 +41,7 @@ def parser(description: str | None) -> commands.Parser:
     how("--eta", type=float, help="noise of ddim, 0 to 1")
     how("--words", help="what decides words that the label leaves open: prior, before it is drawn, or net, as it draws")
     how("--guidance", type=float, help="0 unconditional, 1 conditional, more exaggerates")
-    how("--interval", help="times between which guidance acts: 0.2,0.8")
+    how("--interval", help="times between which guidance and autoguidance act: 0.2,0.8")
     how("--autoguidance", type=float, help="1 not at all, more: away from the worse net that a checkpoint keeps")
     how("--rescale", type=float, help="0 to 1: hold the spread of guided outputs to the conditional ones'")
     how("--weights", help='words of the label with weights of their own: "Mohawk=3,Pipe=1.5"')

@@ -26,8 +26,8 @@ class How(TypedDict, total=False):
     # and weights lead away from what is open, so that with either net is meant; a picture that is edited says the rest
     eta: float  # noise of DDIM: 0 none, 1 as much as DDPM
     guidance: float  # within `interval`: 0 unconditional, 1 conditional, more exaggerates
-    interval: tuple[float, float]  # the times between which guidance acts; conditional (and autoguided) outside
-    autoguidance: float  # at all times, away from what a worse net says under the same label: the early one of the
+    interval: tuple[float, float]  # the times between which guidance and autoguidance act; conditional outside
+    autoguidance: float  # within `interval`, away from what a worse net says under the same label: the early one of the
     # checkpoint (`config.optimizer.early`), or one that was given; 1 not at all
     rescale: float  # 0 to 1: how far guided outputs are brought back to the spread that they have outside the interval
     weights: Mapping[str, float]  # words of the label (at most 4) and their own weights, instead of `guidance`

@@ -104,9 +104,9 @@ def test_a_weight_of_a_word_that_is_not_asked_is_refused():
 
 def test_autoguidance_is_the_weight_against_a_worse_net():
     labels, weights, plain, *_ = guide(autoguidance=2.5, guidance=1.0)
-    assert labels.shape == (1, 5) and weights.tolist() == plain.tolist() == [2.5, -1.5]
+    assert labels.shape == (1, 5) and weights.tolist() == [2.5, -1.5] and plain.tolist() == [1.0, 0.0]
     labels, weights, plain, *_ = guide(autoguidance=2.5, guidance=3.0)
-    assert labels.shape == (2, 5) and weights.tolist() == [4.5, -2.0, -1.5] and plain.tolist() == [2.5, 0.0, -1.5]
+    assert labels.shape == (2, 5) and weights.tolist() == [4.5, -2.0, -1.5] and plain.tolist() == [1.0, 0.0, 0.0]
     assert guide(autoguidance=1.0, guidance=1.0).weights.tolist() == [1.0]  # that net alone: the other is not called
     with pytest.raises(ValueError, match="weights of words do not go with autoguidance; leave one of them out"):
         guide(autoguidance=2.0, weights={"Hat": 2.0})
