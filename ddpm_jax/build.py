@@ -106,7 +106,7 @@ def build(config: ConfigDict) -> train.Run:
         meta=meta,
         check_resume=functools.partial(settings.check_resume, meta),
         init=functools.partial(fine_tuned, parts.model, fresh, values["init_from"]) if values["init_from"] else fresh,
-        abstract=program.abstract_state(parts),
+        abstract=parts.abstract_state,
         feed=program.make_feed(parts),
         advance=program.make_advance(parts),
         hooks=made,

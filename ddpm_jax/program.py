@@ -1,9 +1,10 @@
 """The compiled functions of a run over a mesh of devices: its first state, its step, and what feeds the step."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ Found = dict[str, jax.Array]
 Advance = Callable[[state.TrainState, Any], tuple[state.TrainState, Found]]
 
 
-class Parts(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
     """What the compiled functions of a run are made of; every random number of the run derives from `key`.
 
     `storage` says where the images are (see configs/default.py), `layout` how the state lies on the mesh `over` (a name
@@ -33,6 +35,14 @@ class Parts(NamedTuple):
     over: jax.sharding.Mesh
     storage: str
     layout: str
+
+    @functools.cached_property
+    def abstract_state(self) -> Any:
+        """The shapes of the run's state with a sharding at each leaf: what a restore must be told."""
+        fitted, space = self.model.prior, self.model.spec.labels
+        words = {} if fitted is None else {state.PRIOR: prior.shapes(fitted, space)}
+        shapes = jax.eval_shape(self.first, jax.ShapeDtypeStruct((), jnp.int32), words)
+        return devices.placed(shapes, devices.LAYOUTS[self.layout](shapes, self.over))
 
     def training_key(self) -> jax.Array:
         """Return the root of all keys but the initial parameters'."""
@@ -73,16 +83,9 @@ class Parts(NamedTuple):
         return pipeline.tables(self.dataset.labels[self.dataset.train])
 
 
-def abstract_state(parts: Parts) -> Any:
-    """Return the shapes of a run's state with a sharding at each leaf: what a restore must be told."""
-    words = {} if parts.model.prior is None else {state.PRIOR: prior.shapes(parts.model.prior, parts.model.spec.labels)}
-    shapes = jax.eval_shape(parts.first, jax.ShapeDtypeStruct((), jnp.int32), words)
-    return devices.placed(shapes, devices.LAYOUTS[parts.layout](shapes, parts.over))
-
-
 def make_init(parts: Parts) -> Callable[[int], state.TrainState]:
     """Return the function from the total number of steps to the first state, placed on the mesh."""
-    lying = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(parts))
+    lying = jax.tree.map(lambda leaf: leaf.sharding, parts.abstract_state)
     fresh = jax.jit(parts.first, out_shardings=lying)
     words = functools.cache(parts.words)  # timing a run makes a state, too
     return lambda total: fresh(jnp.asarray(total, jnp.int32), words())
@@ -96,7 +99,7 @@ def make_advance(parts: Parts) -> Advance:
     """
     if parts.storage != "device" and parts.plan.steps_per_dispatch > 1:
         raise runtime.BadInput("train.steps_per_dispatch must be 1 where data.storage is 'stream'")
-    lying = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(parts))
+    lying = jax.tree.map(lambda leaf: leaf.sharding, parts.abstract_state)
     one = functools.partial(_resident_step, parts) if parts.storage == "device" else parts.step
 
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=(lying, devices.replicate(parts.over)))
@@ -147,4 +150,4 @@ def outline(parts: Parts) -> tuple[Advance, Any, Any]:
         inputs = np.zeros((size, *spec.stored_shape), np.uint8), np.zeros((size, spec.labels.size), np.int8)
         lying = devices.shard(parts.over)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lying), inputs)
-    return make_advance(parts), abstract_state(parts), shapes
+    return make_advance(parts), parts.abstract_state, shapes

@@ -1,5 +1,6 @@
 """Settings of every test: two CPU devices, shapes checked while testing, and no silent broadcasting of ranks."""
 
+import gc
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ CACHE = ROOT / ".pytest_cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_disable_most_optimizations", True)  # tests compile much and compute little
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+gc.set_threshold(200_000, 20, 20)  # tracing makes many objects that live: a tenth of the time went to looking at them
 
 CORE = ("schedules", "process", "losses", "samplers", "guidance", "likelihood")
 install_import_hook([f"ddpm_jax.{name}" for name in CORE], "beartype.beartype")

@@ -56,8 +56,7 @@ def load(*, size: int = 0, holdout: str = "", path: str = "", root: str = "data"
     """
     if path:
         raise ValueError(f"avatars takes no path, got {path!r}")
-    labels = chosen()
-    images = render(labels, size or SIZES[0])
+    labels, images = chosen(), drawn(size or SIZES[0])
     red, green, blue = PALETTE[0].tolist()
     spec = Spec("avatars", (*images.shape[1:], 3), LABELS, PALETTE, (red, green, blue), SPLITS)
     held = _heldout(holdout, labels)
@@ -122,6 +121,14 @@ def chosen() -> np.ndarray:
     labels = combinations()[first[np.argsort(_hash(number[first], 2), kind="stable")]]
     labels.flags.writeable = False
     return labels
+
+
+@functools.cache
+def drawn(size: int) -> np.ndarray:
+    """The pictures of the data set, uint8 [24000, size, size], in the order of their ids. Read-only."""
+    images = render(chosen(), size)
+    images.flags.writeable = False
+    return images
 
 
 def heldout_pairs() -> list[tuple[str, str]]:
