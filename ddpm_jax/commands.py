@@ -59,10 +59,10 @@ def _stop(number: int, frame: object) -> NoReturn:
 def refuse_existing(path: str | os.PathLike[str], force: bool) -> None:
     """Raise BadInput if a file would be overwritten without `force`, or its directory is not there or closed to us."""
     target = Path(path)
-    if target.exists() and not force:
-        raise runtime.BadInput(f"{target} exists; choose another --out or add --force")
     if target.is_dir():
         raise runtime.BadInput(f"{target} is a directory; choose another --out")
+    if target.exists() and not force:
+        raise runtime.BadInput(f"{target} exists; choose another --out or add --force")
     if not target.parent.is_dir():
         raise runtime.BadInput(f"there is no directory {target.parent}; make it first")
     refuse_closed(target.parent)

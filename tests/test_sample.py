@@ -106,8 +106,9 @@ def test_where_nothing_may_be_written_no_picture_is_begun(trained, tmp_path, sam
 
 def test_a_directory_is_not_overwritten_by_a_picture(trained, tmp_path, sample, capsys):
     (tmp_path / "a.png").mkdir()
-    assert sample([f"--checkpoint={trained}", f"--out={tmp_path / 'a.png'}", "--force"]) == 65
-    assert "a.png is a directory; choose another --out" in capsys.readouterr().err
+    for force in ([], ["--force"]):
+        assert sample([f"--checkpoint={trained}", f"--out={tmp_path / 'a.png'}", *force]) == 65
+        assert "a.png is a directory; choose another --out" in capsys.readouterr().err
 
 
 def test_a_sketch_is_a_drawing_of_any_size():
