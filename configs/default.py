@@ -92,7 +92,7 @@ def get_config() -> ConfigDict:
     config.sampling.times = "linear"  # how the times of the evaluations are spaced; a name of schedules.GRIDS
     config.sampling.words = "net"  # what decides the words a label leaves open: net, as it draws, or prior, before it
     config.sampling.guidance = 1.0  # 0 = unconditional, 1 = conditional, more = guided
-    config.sampling.interval = (0.0, 1.0)  # times between which that and autoguidance act; conditional outside
+    config.sampling.interval = (0.0, 1.0)  # times between which guidance and autoguidance act; conditional outside
     config.sampling.autoguidance = 1.0  # away from the averages of optimizer.early, where the same is wrong, but more
 
     config.runtime = ConfigDict()
