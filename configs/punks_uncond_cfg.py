@@ -11,7 +11,8 @@ What the package brings along (`ddpm_jax.load("punks_uncond")`) started from not
 nine minutes on an H200 that three other runs shared: `--config.train.batch_size=128 --config.train.steps=46950
 --config.train.steps_per_dispatch=50 --config.optimizer.early=2000 --config.sampling.autoguidance=1.2
 --config.sampling.interval='(0.0,0.1)'`, stopped at step 36,000. 94.5 % of 1,000 are legal, and the Frechet distance of
-5,000 is 1.44 times that of real ones (EMA, seed 0). Every figure: docs/results/punks_uncond.md. RGB in and out: in between the net names one of 222 colours.
+5,000 is 1.44 times that of real ones (EMA, seed 0).
+Every figure: docs/results/punks_uncond.md. RGB in and out: in between the net names one of 222 colours.
 """
 
 from ml_collections import ConfigDict
