@@ -31,8 +31,7 @@ class Score(NamedTuple):
 def determined(dataset: Dataset) -> bool:
     """Say whether a label says what its picture is: there are words, and no two pictures share a label."""
     labels = dataset.labels
-    different = set(map(bytes, np.packbits(labels > 0, axis=1)))
-    return bool(labels.shape[1]) and len(different) == len(labels)
+    return bool(labels.shape[1]) and len(set(map(bytes, labels))) == len(labels)
 
 
 def asked(dataset: Dataset, holdout: str) -> np.ndarray:
