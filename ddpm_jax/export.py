@@ -34,7 +34,7 @@ def artifact(model: Generator, asked: requests.Settings, platforms: Sequence[str
     (b,) = jax_export.symbolic_shape("b")
     labels = jax.ShapeDtypeStruct((b, model.spec.labels.size), jnp.int8)
     seeds, weight = jax.ShapeDtypeStruct((b,), jnp.uint32), jax.ShapeDtypeStruct((), jnp.float32)
-    call = jax.jit(jax.vmap(one, in_axes=(0, 0, None)))
+    call = jax.jit(jax.vmap(one, in_axes=(0, 0, None), axis_name=engine.PICTURES))
     return jax_export.export(call, platforms=tuple(platforms))(labels, seeds, weight)
 
 

@@ -28,8 +28,8 @@ class Guidance(NamedTuple):
     """What is asked of the net for one picture, and how its answers are mixed.
 
     labels [m, words]; weights [m], one more where a weaker net answers too, of sum 1; plain, those without guidance by
-    labels; interval [2], the times between which `weights` hold, and outside of which `plain` does; rescale, the share
-    to which the mix is brought to the spread of the plain one; None where it is not.
+    labels; interval [2], the times between which `weights` hold, and outside of which `plain` does, None for all times;
+    rescale, the share to which the mix is brought to the spread of the plain one; None where it is not.
     """
 
     labels: Any
@@ -128,8 +128,12 @@ def predictor(
     *,
     weak: Conditional | None = None,
     spread: Callable[[Raw], Scalar] = deviation,
+    pictures: str | None = None,
 ) -> Predictor:
     """Return the guided predictor: predictions under all labels as one call, mixed by time, and rescaled.
+
+    Where the first label alone counts, outside the interval, the others are not asked. A branch is one for all pictures
+    of a `vmap`: name its axis, `pictures`, or both ways are gone, and one thrown away.
 
     `weak` answers where the guidance has a weight for it. The interval is that of Kynkaanniemi et al. 2024 (arXiv
     2404.07724), in times; rescaling that of Lin et al. 2023 (arXiv 2305.08891, Eqs. 14-16): rescale = 0 changes
@@ -141,18 +145,29 @@ def predictor(
     elif weak is None:
         raise ValueError("the guidance has a weight for a weaker net, but there is none")
 
-    def mixed(x_t: Image, t: Scalar) -> Raw:
+    def everything(x_t: Image, t: Scalar, inside: Array) -> Raw:
         raws = jax.vmap(predict, in_axes=(None, None, 0))(x_t, t, guide.labels)
         if weak is not None:
             raws = jnp.concatenate([raws, weak(x_t, t, guide.labels[0])[None]])
-        if len(raws) == 1:
-            return raws[0]
-        inside = (guide.interval[0] <= t) & (t <= guide.interval[1])
         raw = _mix(jnp.where(inside, guide.weights, guide.plain), raws)
         if guide.rescale is None:  # two passes over the largest arrays of sampling are saved
             return raw
         ratio = spread(_mix(guide.plain, raws)) / jnp.maximum(spread(raw), 1e-8)
         return raw * (1.0 + guide.rescale * (ratio - 1.0))
+
+    def first(x_t: Image, t: Scalar, inside: Array) -> Raw:
+        return predict(x_t, t, guide.labels[0])
+
+    def mixed(x_t: Image, t: Scalar) -> Raw:
+        if len(guide.weights) == 1:
+            return first(x_t, t, jnp.array(True))
+        if guide.interval is None:
+            return everything(x_t, t, jnp.array(True))
+        inside = (guide.interval[0] <= t) & (t <= guide.interval[1])
+        needed = inside | (guide.plain[1:] != 0).any()
+        if pictures is not None:
+            needed = jax.lax.pmax(needed.astype(jnp.int32), pictures) > 0
+        return jax.lax.cond(needed, everything, first, x_t, t, inside)
 
     return mixed
 

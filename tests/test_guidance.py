@@ -1,5 +1,7 @@
 """Guidance: weights 0 and 1 are exact, mixes are affine, all labels go through one call, what moves is arrays."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,8 +125,37 @@ def test_all_labels_go_through_one_call(x_t, guide):
         calls.append(label.shape)
         return predict(x_t, t, label)
 
-    guided(guide, x_t, predict=counted)
+    guided(guide._replace(interval=None), x_t, predict=counted)
     assert calls == [LABEL.shape]
+
+
+@pytest.mark.parametrize(("t", "asked"), [(0.1, 1), (0.3, 3)])
+def test_outside_the_interval_only_the_first_label_is_asked(x_t, t, asked):
+    """For all pictures of a vmap, where its axis is named; inside, the others and the weaker net are."""
+    calls = []
+
+    def counted(x_t, t, label):
+        jax.debug.callback(lambda _: calls.append(1), label, ordered=False)
+        return predict(x_t, t, label)
+
+    guide = guidance.against(guidance.classifier_free(LABEL, 3.0), 1.5)._replace(interval=np.array([0.2, 0.6]))
+    stacked = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), guide)
+
+    def one(guide, x_t):
+        return guided(guide, x_t, jnp.float32(t), predict=counted, weak=counted, pictures="pictures")
+
+    jax.block_until_ready(jax.vmap(one, axis_name="pictures")(stacked, jnp.stack([x_t, x_t])))
+    jax.effects_barrier()
+    assert len(calls) == 2 * asked
+
+
+def test_one_picture_inside_its_interval_takes_nothing_from_those_outside_theirs(x_t):
+    guide = guidance.classifier_free(LABEL, 3.0)
+    guides = [guide._replace(interval=np.array(interval, np.float32)) for interval in ([0.0, 0.2], [0.2, 0.6])]
+    one = functools.partial(guided, x_t=x_t, pictures="pictures")
+    made = jax.vmap(one, axis_name="pictures")(jax.tree.map(lambda *leaves: np.stack(leaves), *guides))
+    for i, expected in enumerate((predict(x_t, T, LABEL), guided(guide, x_t))):
+        np.testing.assert_allclose(made[i], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_new_weights_labels_intervals_and_rescaling_do_not_compile_again(x_t):
