@@ -19,7 +19,6 @@ from ddpm_jax.model import Model
 from ddpm_jax.requests import Settings, check_range
 
 BUCKETS = (1, 16, 64)  # numbers of pictures that are made at once; a call is padded to one of them
-PICTURES = "pictures"  # the axis of `vmap` that functions of one picture, below, run in
 BOUND_TERMS = 16  # terms of a variational bound that are drawn for each picture
 
 
@@ -152,7 +151,7 @@ def draw_one(
     observe: samplers.Observer | None = None,
 ) -> tuple[Array, Any]:
     """Return one picture, uint8 [h, w, c], from its noise, and what `observe` makes of each row; see `samplers`."""
-    denoise, decode = model.denoiser(nets.params, guide, nets.weak, pictures=PICTURES)
+    denoise, decode = model.denoiser(nets.params, guide, nets.weak)
     x_0, frames = samplers.sample(denoise, start, _keys(at)[1], rows, decode=decode, observe=observe)
     return process.to_uint8(x_0), frames
 
@@ -167,7 +166,7 @@ def complete_one(label: Array, at: Places, params: Any, *, model: Model) -> Arra
 
 
 def _mean(guide: Guidance, start: Array, at: Places, nets: Nets, rows: samplers.Rows, *, model: Model) -> Array:
-    denoise, _ = model.denoiser(nets.params, guide, nets.weak, pictures=PICTURES)
+    denoise, _ = model.denoiser(nets.params, guide, nets.weak)
     return samplers.sample(denoise, start, _keys(at)[1], rows)[0] * 127.5 + 127.5
 
 
@@ -182,7 +181,7 @@ def _paint(
     *,
     model: Model,
 ) -> Array:
-    denoise, decode = model.denoiser(nets.params, guide, nets.weak, pictures=PICTURES)
+    denoise, decode = model.denoiser(nets.params, guide, nets.weak)
     x_0 = process.to_float(picture)
     painted, _ = edit.inpaint(denoise, start, _keys(at)[1], paint, x_0=x_0, mask=mask, decode=decode)
     return process.to_uint8(painted)
@@ -204,7 +203,7 @@ def _noised(picture: Array, at: Places, log_snr: Array) -> Array:
 
 
 def _invert(guide: Guidance, picture: Array, nets: Nets, rows: samplers.Rows, log_snr: Array, *, model: Model) -> Array:
-    denoise, _ = model.denoiser(nets.params, guide, nets.weak, pictures=PICTURES)
+    denoise, _ = model.denoiser(nets.params, guide, nets.weak)
     return edit.invert(denoise, process.to_float(picture), rows, log_snr)
 
 
@@ -225,7 +224,7 @@ def _batched(one: Callable[..., Any], *, mapped: int) -> Callable[..., Any]:
 
     def many(*arguments: Any) -> Any:
         axes = [0] * mapped + [None] * (len(arguments) - mapped)
-        return jax.vmap(one, in_axes=axes, axis_name=PICTURES)(*arguments)
+        return jax.vmap(one, in_axes=axes)(*arguments)
 
     return jax.jit(many)
 

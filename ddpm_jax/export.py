@@ -34,7 +34,7 @@ def artifact(model: Generator, asked: requests.Settings, platforms: Sequence[str
     (b,) = jax_export.symbolic_shape("b")
     labels = jax.ShapeDtypeStruct((b, model.spec.labels.size), jnp.int8)
     seeds, weight = jax.ShapeDtypeStruct((b,), jnp.uint32), jax.ShapeDtypeStruct((), jnp.float32)
-    call = jax.jit(jax.vmap(one, in_axes=(0, 0, None), axis_name=engine.PICTURES))
+    call = jax.jit(jax.vmap(one, in_axes=(0, 0, None)))
     return jax_export.export(call, platforms=tuple(platforms))(labels, seeds, weight)
 
 
@@ -52,10 +52,10 @@ def _picture(
     nets = jax.tree.map(jax.lax.optimization_barrier, model.nets)  # each apart, so that those not in use are left out
     if asked.words == "prior":
         label = engine.complete_one(label, at, nets.params, model=model.model)
-    # Weights are affine in that of guidance: what they are at 2 less what they are at 1, so many times.
-    at_two = asked if asked.guidance == 1.0 else asked._replace(guidance=2.0)
-    form = requests.guide(at_two, model.spec.labels, np.ones(len(label), np.int8))
-    weights = form.plain + (weight - 1.0) * (form.weights - form.plain)
+    words = np.ones(len(label), np.int8)
+    asks = [asked if asked.guidance == 1.0 else asked._replace(guidance=by) for by in (2.0, 3.0)]
+    form, more = (requests.guide(one, model.spec.labels, words) for one in asks)
+    weights = form.weights + (weight - 2.0) * (more.weights - form.weights)  # they are affine in that of guidance
     guide = form._replace(labels=form.labels * label[None], weights=weights)
     start = engine.start_one(at, shape=model.spec.shape)
     return engine.draw_one(guide, start, at, nets, rows, model=model.model)[0]

@@ -1,9 +1,9 @@
 """Guidance: predictions under several labels in, one predictor (x_t, t) -> raw out.
 
 Every form is an affine mix of the net's raw outputs under a few labels, which run as one batch. What the forms differ
-in are arrays, made on the host, so that another weight, label or interval is never another compilation. Palette logits
-are mixed before their softmax, so a most likely colour always exists; for eps, x_0 and v, affine in each other, the
-space makes no difference.
+in are arrays, made on the host, so that another weight, label or interval is never another compilation; only rescaling
+at all, and an interval at all, are. Palette logits are mixed before their softmax, so a most likely colour always
+exists; for eps, x_0 and v, affine in each other, the space makes no difference.
 """
 
 from collections.abc import Callable, Sequence
@@ -109,7 +109,7 @@ def undivided(guide: Guidance) -> Guidance:
 
 def _guidance(labels: np.ndarray, weights: Sequence[float], plain: Sequence[float]) -> Guidance:
     mix, straight = np.asarray(weights, np.float32), np.asarray(plain, np.float32)
-    return Guidance(np.asarray(labels, np.int8), mix, straight, np.array([0.0, 1.0], np.float32), None)
+    return Guidance(np.asarray(labels, np.int8), mix, straight, None, None)
 
 
 def deviation(raw: Raw) -> Scalar:
@@ -128,12 +128,11 @@ def predictor(
     *,
     weak: Conditional | None = None,
     spread: Callable[[Raw], Scalar] = deviation,
-    pictures: str | None = None,
 ) -> Predictor:
     """Return the guided predictor: predictions under all labels as one call, mixed by time, and rescaled.
 
-    Where the first label alone counts, outside the interval, the others are not asked. A branch is one for all pictures
-    of a `vmap`: name its axis, `pictures`, or both ways are gone, and one thrown away.
+    Where the first label alone counts, outside the interval, the others are not asked, unless another picture of a
+    `vmap` is inside its own.
 
     `weak` answers where the guidance has a weight for it. The interval is that of Kynkaanniemi et al. 2024 (arXiv
     2404.07724), in times; rescaling that of Lin et al. 2023 (arXiv 2305.08891, Eqs. 14-16): rescale = 0 changes
@@ -145,7 +144,7 @@ def predictor(
     elif weak is None:
         raise ValueError("the guidance has a weight for a weaker net, but there is none")
 
-    def everything(x_t: Image, t: Scalar, inside: Array) -> Raw:
+    def everything(x_t: Image, t: Scalar, inside: Array | bool = True) -> Raw:
         raws = jax.vmap(predict, in_axes=(None, None, 0))(x_t, t, guide.labels)
         if weak is not None:
             raws = jnp.concatenate([raws, weak(x_t, t, guide.labels[0])[None]])
@@ -155,21 +154,28 @@ def predictor(
         ratio = spread(_mix(guide.plain, raws)) / jnp.maximum(spread(raw), 1e-8)
         return raw * (1.0 + guide.rescale * (ratio - 1.0))
 
-    def first(x_t: Image, t: Scalar, inside: Array) -> Raw:
-        return predict(x_t, t, guide.labels[0])
-
     def mixed(x_t: Image, t: Scalar) -> Raw:
         if len(guide.weights) == 1:
-            return first(x_t, t, jnp.array(True))
+            return predict(x_t, t, guide.labels[0])
         if guide.interval is None:
-            return everything(x_t, t, jnp.array(True))
+            return everything(x_t, t)
         inside = (guide.interval[0] <= t) & (t <= guide.interval[1])
-        needed = inside | (guide.plain[1:] != 0).any()
-        if pictures is not None:
-            needed = jax.lax.pmax(needed.astype(jnp.int32), pictures) > 0
-        return jax.lax.cond(needed, everything, first, x_t, t, inside)
+        several = (guide.plain[1:] != 0).any()  # composed from nothing: all labels count outside, too
+        first = lambda x_t, t, inside: predict(x_t, t, guide.labels[0])  # noqa: E731
+        return jax.lax.cond(_for_any(inside | several), everything, first, x_t, t, inside)
 
     return mixed
+
+
+@jax.custom_batching.custom_vmap
+def _for_any(flag: Array) -> Array:
+    """Say whether a flag holds for any of the pictures of a `vmap`: a branch on it stays one, for all of them."""
+    return flag
+
+
+@_for_any.def_vmap
+def _any(axis_size: int, in_batched: list[bool], flag: Array) -> tuple[Array, bool]:
+    return (flag.any(axis=0) if in_batched[0] else flag), False
 
 
 def _mix(weights: Float[Array, " m"], raws: Float[Array, "m h w k"]) -> Raw:

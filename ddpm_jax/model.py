@@ -102,18 +102,15 @@ class Model:
         """Whether a complete label says the picture, whatever x_t is: a raw output that does, of the colours."""
         return self.net.paints and self.target.decode is not None
 
-    def denoiser(
-        self, params: Any, guide: Guidance, weak: Any = None, *, pictures: str | None = None
-    ) -> tuple[Denoiser, Denoiser | None]:
+    def denoiser(self, params: Any, guide: Guidance, weak: Any = None) -> tuple[Denoiser, Denoiser | None]:
         """Return the guided (x_t, t) -> x_0, and the same by the most likely colour where the target knows one.
 
-        `weak` are the parameters of a worse net, for guidance against it; for `pictures` see `guidance.predictor`.
+        `weak` are the parameters of a worse net, for guidance against it.
         """
         spread = guidance.logit_deviation if self.target.decode else guidance.deviation
         guide = guidance.undivided(guide) if self.paints and len(guide.labels) > 1 else guide
         worse = None if weak is None else functools.partial(self.predict, weak)
-        how = {"weak": worse, "spread": spread, "pictures": pictures}
-        raw = guidance.predictor(functools.partial(self.predict, params), guide, **how)
+        raw = guidance.predictor(functools.partial(self.predict, params), guide, weak=worse, spread=spread)
 
         def denoise(x_t: Array, t: Array) -> Array:
             return self.target.x_0(raw(x_t, t), x_t, self.schedule.log_snr(t))

@@ -148,7 +148,8 @@ def guide(asked: Settings, space: LabelSpace, vector: np.ndarray) -> Guidance:
     if asked.autoguidance != 1.0:
         made = guidance.against(made, asked.autoguidance)
     rescale = np.float32(asked.rescale) if asked.rescale else None
-    interval = None if asked.interval == (0.0, 1.0) else np.asarray(asked.interval, np.float32)
+    always = asked.interval == (0.0, 1.0) or len(made.weights) == 1
+    interval = None if always else np.asarray(asked.interval, np.float32)
     return made._replace(interval=interval, rescale=rescale)
 
 

@@ -38,12 +38,13 @@ def test_an_artifact_draws_the_same_pictures(model, tmp_path, how):
     assert about["words"] == list(model.spec.labels.words) and about["settings"]["steps"] == asked.steps
 
 
-def test_an_artifact_is_led_away_from_the_same_net(model, trained, tmp_path):
+@pytest.mark.parametrize("how", [{"guidance": 2.0}, {"guidance": 3.0, "interval": (0.2, 0.8)}, {"guidance": 1.0}])
+def test_an_artifact_is_led_away_from_the_same_net(model, trained, tmp_path, how):
     led = model.led_away_from(ddpm_jax.load(trained / "checkpoints" / "4"))
-    asked = led.settings(autoguidance=3.0, guidance=2.0)
+    asked = led.settings(autoguidance=3.0, **how)
     export.write(led, asked, tmp_path / "a.stablehlo", ["cpu"])
     assert export.difference(led, asked, tmp_path / "a.stablehlo", n=4) == 0
-    assert export.difference(model, model.settings(guidance=2.0), tmp_path / "a.stablehlo", n=4) > 0
+    assert export.difference(model, model.settings(**how), tmp_path / "a.stablehlo", n=4) > 0
 
 
 def test_an_artifact_holds_no_net_that_it_does_not_ask(model, trained):

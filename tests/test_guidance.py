@@ -1,7 +1,5 @@
 """Guidance: weights 0 and 1 are exact, mixes are affine, all labels go through one call, what moves is arrays."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,13 +123,13 @@ def test_all_labels_go_through_one_call(x_t, guide):
         calls.append(label.shape)
         return predict(x_t, t, label)
 
-    guided(guide._replace(interval=None), x_t, predict=counted)
+    guided(guide, x_t, predict=counted)
     assert calls == [LABEL.shape]
 
 
 @pytest.mark.parametrize(("t", "asked"), [(0.1, 1), (0.3, 3)])
 def test_outside_the_interval_only_the_first_label_is_asked(x_t, t, asked):
-    """For all pictures of a vmap, where its axis is named; inside, the others and the weaker net are."""
+    """For all pictures of a vmap; inside, the others and the weaker net are."""
     calls = []
 
     def counted(x_t, t, label):
@@ -142,9 +140,9 @@ def test_outside_the_interval_only_the_first_label_is_asked(x_t, t, asked):
     stacked = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), guide)
 
     def one(guide, x_t):
-        return guided(guide, x_t, jnp.float32(t), predict=counted, weak=counted, pictures="pictures")
+        return guided(guide, x_t, jnp.float32(t), predict=counted, weak=counted)
 
-    jax.block_until_ready(jax.vmap(one, axis_name="pictures")(stacked, jnp.stack([x_t, x_t])))
+    jax.block_until_ready(jax.vmap(one)(stacked, jnp.stack([x_t, x_t])))
     jax.effects_barrier()
     assert len(calls) == 2 * asked
 
@@ -152,14 +150,13 @@ def test_outside_the_interval_only_the_first_label_is_asked(x_t, t, asked):
 def test_one_picture_inside_its_interval_takes_nothing_from_those_outside_theirs(x_t):
     guide = guidance.classifier_free(LABEL, 3.0)
     guides = [guide._replace(interval=np.array(interval, np.float32)) for interval in ([0.0, 0.2], [0.2, 0.6])]
-    one = functools.partial(guided, x_t=x_t, pictures="pictures")
-    made = jax.vmap(one, axis_name="pictures")(jax.tree.map(lambda *leaves: np.stack(leaves), *guides))
+    made = jax.vmap(lambda guide: guided(guide, x_t))(jax.tree.map(lambda *leaves: np.stack(leaves), *guides))
     for i, expected in enumerate((predict(x_t, T, LABEL), guided(guide, x_t))):
         np.testing.assert_allclose(made[i], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_new_weights_labels_intervals_and_rescaling_do_not_compile_again(x_t):
-    """Only rescaling at all is another function: it takes two more passes over all logits."""
+    """Only rescaling at all, two more passes over all logits, and an interval at all, are other functions."""
     traced = []
 
     @jax.jit
@@ -172,9 +169,10 @@ def test_new_weights_labels_intervals_and_rescaling_do_not_compile_again(x_t):
             guide = guidance.classifier_free(label, weight)
             run(guide)
             run(guide._replace(interval=np.array([0.1, 0.4], np.float32)))
+            run(guide._replace(interval=np.array([0.2, weight], np.float32)))
             run(guide._replace(rescale=np.float32(0.7)))
             run(guide._replace(rescale=np.float32(0.2)))
-    assert len(traced) == 2
+    assert len(traced) == 3
 
 
 def test_guiding_eps_is_guiding_x_0(x_t):

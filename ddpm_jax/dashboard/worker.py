@@ -144,7 +144,7 @@ def _settled(model: generator.Generator, job: Mapping[str, Any]) -> requests.Set
 
 
 def calls(model: generator.Generator, job: Mapping[str, Any], asked: requests.Settings) -> int:
-    """Return how often a job calls the net for a picture."""
+    """Return how often a job calls the net for a picture, at most: outside its interval, guidance takes one call."""
     kind, n = job.get("kind"), job.get("n") or 1
     if kind == "sweep" and job.get("key") and job.get("values"):
         if job["key"] not in (*asked._fields, "seed"):
