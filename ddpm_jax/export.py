@@ -52,11 +52,10 @@ def _picture(
     nets = jax.tree.map(jax.lax.optimization_barrier, model.nets)  # each apart, so that those not in use are left out
     if asked.words == "prior":
         label = engine.complete_one(label, at, nets.params, model=model.model)
-    words = np.ones(len(label), np.int8)
     asks = [asked if asked.guidance == 1.0 else asked._replace(guidance=by) for by in (2.0, 3.0)]
-    form, more = (requests.guide(one, model.spec.labels, words) for one in asks)
-    weights = form.weights + (weight - 2.0) * (more.weights - form.weights)  # they are affine in that of guidance
-    guide = form._replace(labels=form.labels * label[None], weights=weights)
+    at_two, at_three = (requests.guide(one, model.spec.labels, np.ones(len(label), np.int8)) for one in asks)
+    weights = at_two.weights + (weight - 2.0) * (at_three.weights - at_two.weights)  # affine in that of guidance
+    guide = at_two._replace(labels=at_two.labels * label[None], weights=weights)
     start = engine.start_one(at, shape=model.spec.shape)
     return engine.draw_one(guide, start, at, nets, rows, model=model.model)[0]
 

@@ -1,9 +1,10 @@
 """Guidance: predictions under several labels in, one predictor (x_t, t) -> raw out.
 
 Every form is an affine mix of the net's raw outputs under a few labels, which run as one batch. What the forms differ
-in are arrays, made on the host, so that another weight, label or interval is never another compilation; only rescaling
-at all, and an interval at all, are. Palette logits are mixed before their softmax, so a most likely colour always
-exists; for eps, x_0 and v, affine in each other, the space makes no difference.
+in are arrays, made on the host, so that another weight, label or interval is never another compilation; how many labels
+there are, whether a weaker net answers, and whether there is rescaling or an interval, is. Palette logits are mixed
+before their softmax, so a most likely colour always exists; for eps, x_0 and v, affine in each other, the space makes
+no difference.
 """
 
 from collections.abc import Callable, Sequence
@@ -131,8 +132,8 @@ def predictor(
 ) -> Predictor:
     """Return the guided predictor: predictions under all labels as one call, mixed by time, and rescaled.
 
-    Where the first label alone counts, outside the interval, the others are not asked, unless another picture of a
-    `vmap` is inside its own.
+    Where the first label alone counts, outside the interval of all but `composable`, the others are not asked, unless
+    another picture of a `vmap` is inside its own.
 
     `weak` answers where the guidance has a weight for it. The interval is that of Kynkaanniemi et al. 2024 (arXiv
     2404.07724), in times; rescaling that of Lin et al. 2023 (arXiv 2305.08891, Eqs. 14-16): rescale = 0 changes
@@ -175,7 +176,7 @@ def _for_any(flag: Array) -> Array:
 
 @_for_any.def_vmap
 def _any(axis_size: int, in_batched: list[bool], flag: Array) -> tuple[Array, bool]:
-    return (flag.any(axis=0) if in_batched[0] else flag), False
+    return _for_any(flag.any(axis=0)), False
 
 
 def _mix(weights: Float[Array, " m"], raws: Float[Array, "m h w k"]) -> Raw:

@@ -98,6 +98,13 @@ def test_outside_the_interval_the_prediction_is_conditional(x_t, t, inside):
     np.testing.assert_allclose(guided(narrow, x_t, jnp.float32(t)), expected, rtol=1e-6, atol=1e-6)
 
 
+def test_composed_from_nothing_all_labels_count_outside_the_interval_too(x_t):
+    guide = guidance.composable(np.stack([LABEL, OTHER]), [2.0, 3.0])
+    outside = guide._replace(interval=np.array([0.5, 0.9], np.float32))
+    expected = guided(guidance.composable(np.stack([LABEL, OTHER]), [1.0, 1.0]), x_t)
+    np.testing.assert_allclose(guided(outside, x_t), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_rescaling_gives_the_spread_of_the_conditional_prediction(x_t):
     guide = guidance.classifier_free(LABEL, 6.0)
     plain, wild = predict(x_t, T, LABEL), guided(guide, x_t)

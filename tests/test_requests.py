@@ -72,6 +72,7 @@ def test_weight_1_is_one_pass_and_others_two():
     labels, weights, *_ = guide()
     assert labels.shape == (1, 5) and weights.tolist() == [1.0]
     assert guide(guidance=3).rescale is None  # or two passes over all logits would be made for nothing
+    assert guide(guidance=3).interval is None and guide(interval=(0.1, 0.5)).interval is None  # nor is there a branch
     labels, weights, plain, interval, rescale = guide(guidance=3, interval=(0.1, 0.5), rescale=0.5)
     np.testing.assert_array_equal(labels, [LABEL, 0 * LABEL])
     assert weights.tolist() == [3.0, -2.0] and plain.tolist() == [1.0, 0.0]

@@ -66,7 +66,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def _setting(settings: dict[str, Any]) -> str:
-    """Return the settings that are not the usual ones, in words; "x2": an evaluation is two passes, "x3": three."""
+    """Return the settings that are not the usual ones, in words; "x2": two passes an evaluation, in the interval."""
     usual = Settings._field_defaults
     said = [f"{key} {value}" for key, value in settings.items() if key not in usual or value != usual[key]]
     passes = 1 + (settings["guidance"] != 1) + (settings.get("autoguidance", 1) != 1)
