@@ -162,8 +162,11 @@ def predictor(
             return everything(x_t, t)
         inside = (guide.interval[0] <= t) & (t <= guide.interval[1])
         several = (guide.plain[1:] != 0).any()  # composed from nothing: all labels count outside, too
-        first = lambda x_t, t, inside: predict(x_t, t, guide.labels[0])  # noqa: E731
-        return jax.lax.cond(_for_any(inside | several), everything, first, x_t, t, inside)
+        return jax.lax.cond(
+            _for_any(inside | several),
+            lambda: everything(x_t, t, inside),
+            lambda: predict(x_t, t, guide.labels[0]),
+        )
 
     return mixed
 

@@ -163,7 +163,7 @@ def test_one_picture_inside_its_interval_takes_nothing_from_those_outside_theirs
 
 
 def test_new_weights_labels_intervals_and_rescaling_do_not_compile_again(x_t):
-    """Only rescaling at all, two more passes over all logits, and an interval at all, are other functions."""
+    """Only rescaling at all is another function: it takes two more passes over all logits. And no interval is one."""
     traced = []
 
     @jax.jit
@@ -173,12 +173,15 @@ def test_new_weights_labels_intervals_and_rescaling_do_not_compile_again(x_t):
 
     for weight in (0.0, 1.0, 4.0):
         for label in (LABEL, OTHER):
-            guide = guidance.classifier_free(label, weight)
+            guide = guidance.classifier_free(label, weight)._replace(interval=np.array([0.0, 1.0], np.float32))
             run(guide)
             run(guide._replace(interval=np.array([0.1, 0.4], np.float32)))
             run(guide._replace(interval=np.array([0.2, weight], np.float32)))
             run(guide._replace(rescale=np.float32(0.7)))
             run(guide._replace(rescale=np.float32(0.2)))
+    assert len(traced) == 2
+    for weight in (0.0, 4.0):
+        run(guidance.classifier_free(LABEL, weight))
     assert len(traced) == 3
 
 
