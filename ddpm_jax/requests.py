@@ -119,6 +119,12 @@ def rows(asked: Settings, schedule: schedules.Schedule, *, start: float = 1.0) -
     return most if len(most.t) <= asked.steps else over((asked.steps + 1) // 2)
 
 
+def passes(asked: Settings) -> int:
+    """Return how often one evaluation calls a net within the interval of guidance: once, and for all it leads from."""
+    guided = len(asked.weights) or asked.guidance != 1
+    return 1 + guided + (asked.autoguidance != 1)
+
+
 def once(asked: Settings) -> Settings:
     """Return the settings of a single evaluation: all that is needed where a label says every pixel."""
     return asked._replace(sampler="ddim", eta=0.0, steps=1)

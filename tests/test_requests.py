@@ -68,6 +68,20 @@ def test_a_table_may_start_at_a_time():
     np.testing.assert_allclose(rows.t, [0.5, 0.375, 0.25, 0.125])
 
 
+@pytest.mark.parametrize(
+    ("how", "wanted"),
+    [
+        ({}, 1),
+        ({"guidance": 0.0}, 2),
+        ({"autoguidance": 1.5}, 2),
+        ({"guidance": 2.0, "autoguidance": 1.5}, 3),
+        ({"guidance": 2.0, "weights": {"Hat": 1.0, "Pipe": 3.0}}, 3),
+    ],
+)
+def test_an_evaluation_calls_a_net_for_all_that_it_leads_from(how, wanted):
+    assert requests.passes(settle(**how)) == wanted
+
+
 def test_weight_1_is_one_pass_and_others_two():
     labels, weights, *_ = guide()
     assert labels.shape == (1, 5) and weights.tolist() == [1.0]

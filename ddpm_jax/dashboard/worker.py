@@ -155,9 +155,7 @@ def calls(model: generator.Generator, job: Mapping[str, Any], asked: requests.Se
     cells = len(job.get("rows") or ()) * len(job.get("columns") or ())
     pictures = {"grid": cells, "group": len(words), "swap": 2}.get(str(kind), n)
     steps = (asked.steps - 1) * (job.get("repeats") or 4) + 1 if job.get("mask") else asked.steps
-    passes = 1 + len(asked.weights) if asked.weights else 1 if asked.guidance == 1 and kind != "between" else 2
-    passes += asked.autoguidance != 1 and kind != "between"
-    return pictures * steps * passes
+    return pictures * steps * (2 if kind == "between" else requests.passes(asked))
 
 
 def check_types(job: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ddpm_jax.evaluation.bench import Bench
 from ddpm_jax.evaluation.benchmark import METRICS
-from ddpm_jax.requests import Settings
+from ddpm_jax.requests import Settings, passes
 
 HEAD = ("metric", "of", "reached", "95 %", "n", "target", "to compare")
 
@@ -69,8 +69,8 @@ def _setting(settings: dict[str, Any]) -> str:
     """Return the settings that are not the usual ones, in words; "x2": two passes an evaluation, in the interval."""
     usual = Settings._field_defaults
     said = [f"{key} {value}" for key, value in settings.items() if key not in usual or value != usual[key]]
-    passes = 1 + (settings["guidance"] != 1) + (settings.get("autoguidance", 1) != 1)
-    return ", ".join(said) + f" (x{passes})" * (passes > 1)
+    calls = passes(Settings(**settings))
+    return ", ".join(said) + f" (x{calls})" * (calls > 1)
 
 
 def commit() -> str:
