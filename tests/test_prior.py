@@ -243,7 +243,8 @@ def test_where_labels_say_every_pixel_one_evaluation_makes_the_same_picture(tmp_
     data = datasets.load("avatars", root=str(tmp_path))
     model, asked = build.make_model(config, data.spec), requests.settle({"steps": 5}, config["sampling"])
     # Not as they start, since zero maps paint one colour whatever is asked.
-    params = jax.tree.map(lambda p: jax.random.normal(jax.random.key(1), p.shape), model.init(jax.random.key(0)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.jit(lambda key: jax.tree.map(lambda p: jax.random.normal(key, p.shape), shapes))(jax.random.key(1))
     nets, by, at = engine.Nets(params), engine.Engine(model, devices.mesh()), engine.places(4)
 
     def guide(labels, **how):
@@ -285,7 +286,7 @@ def test_each_set_of_layers_learns_from_its_own_pictures_alone(tmp_path):
     config = runtime.jsonable(tiny_config(net__word_layers=2, net__word_sets="Elf").to_dict())
     data = datasets.load("avatars", root=str(tmp_path))
     model, elf = build.make_model(config, data.spec), data.spec.labels.index("Elf")
-    params, learn = model.init(jax.random.key(0)), jax.grad(lambda *given: model.loss(*given)[0])
+    params, learn = jax.jit(model.init)(jax.random.key(0)), jax.jit(jax.grad(lambda *given: model.loss(*given)[0]))
     for place, chosen in ((np.argmax(data.labels[:, elf] < 0), 0), (np.argmax(data.labels[:, elf] > 0), 1)):
         given = jnp.array(data.images[place]), jnp.array(data.labels[place]), jnp.float32(0.5), jax.random.key(2)
         moved = np.abs(learn(params, *given)["word_layers"]["maps"]).max(axis=(0, 2, 3, 4))
