@@ -21,10 +21,12 @@ def inputs(key, n=3, shape=(8, 8, 3), words=5):
     return jax.random.normal(x_key, (n, *shape)), jax.random.uniform(t_key, (n,)), label
 
 
-def make(key, shape=(8, 8, 3), words=5, **fields):
+def make(shape=(8, 8, 3), words=5, **fields):
     """A net, and parameters that are nowhere zero: fresh nets start with silent blocks."""
     net = unet.UNet(**{"out_channels": 3, **SMALL, **fields})
-    params = jax.jit(net.init)(key, jnp.zeros(shape), jnp.float32(0.5), jnp.zeros(words, jnp.int8))["params"]
+    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros(shape), jnp.float32(0.5), jnp.zeros(words, jnp.int8))[
+        "params"
+    ]
     rng = np.random.default_rng(0)  # which compiles nothing
     return net, jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params)
 
@@ -105,7 +107,7 @@ def test_absent_maps_start_at_zero():
 )
 def test_the_output_has_the_image_size_and_the_asked_channels(fields):
     def out():
-        net, params = make(jax.random.key(0), **{"stem": 2, **fields})
+        net, params = make(**{"stem": 2, **fields})
         return jax.vmap(lambda *a: net.apply({"params": params}, *a))(*inputs(jax.random.key(1)))
 
     shape = jax.eval_shape(out)
@@ -113,7 +115,7 @@ def test_the_output_has_the_image_size_and_the_asked_channels(fields):
 
 
 def test_attention_runs_at_the_named_heights_alone():
-    shapes = jax.eval_shape(lambda: make(jax.random.key(0), stem=1, multipliers=(1, 2, 2), attention=(4,))[1])
+    shapes = jax.eval_shape(lambda: make(stem=1, multipliers=(1, 2, 2), attention=(4,))[1])
     named = {name for name in shapes if name.endswith("attention")}
     assert named == {"down_1_0_attention", "up_1_0_attention"}
 
@@ -132,19 +134,19 @@ def one_example(net, params):
 
 
 def test_every_input_reaches_the_output():
-    apply, x, t, label = one_example(*make(jax.random.key(0)))
+    apply, x, t, label = one_example(*make())
     for changed in (apply(x=x + 0.1), apply(t=t + 0.1), apply(label=-label)):
         assert jnp.abs(changed - apply()).max() > 1e-4
 
 
 def test_dropout_acts_in_training_only():
-    apply, *_ = one_example(*make(jax.random.key(0), dropout=0.5))
+    apply, *_ = one_example(*make(dropout=0.5))
     np.testing.assert_array_equal(apply(seed=0), apply(seed=1))
     assert jnp.abs(apply(seed=0, deterministic=False) - apply(seed=1, deterministic=False)).max() > 1e-3
 
 
 def test_bfloat16_activations_give_nearly_the_same_float32_output():
-    net, params = make(jax.random.key(0))
+    net, params = make()
     exact = one_example(net, params)[0]()
     rough = one_example(net.copy(dtype=jnp.dtype("bfloat16")), params)[0]()
     assert rough.dtype == jnp.float32
@@ -158,7 +160,7 @@ def cost(function, *args):
 
 
 def test_remat_computes_more_and_changes_no_number():
-    net, params = make(jax.random.key(0))
+    net, params = make()
     x, t, label = (part[0] for part in inputs(jax.random.key(1)))
 
     def gradient(net):
@@ -209,7 +211,7 @@ def batched(params, x, t, label, groups):
 
 
 def test_the_vmapped_net_equals_the_batched_one_in_numbers_and_flops():
-    net, params = make(jax.random.key(0), shape=(16, 16, 3), channels=16)
+    net, params = make(shape=(16, 16, 3), channels=16)
     x, t, label = inputs(jax.random.key(1), n=4, shape=(16, 16, 3))
 
     def loss(apply):
@@ -407,7 +409,7 @@ def test_with_word_layers_a_complete_label_is_painted_by_its_words_and_others_by
         "out_channels": 11,
         "multipliers": (1,),
     }
-    net, params = make(jax.random.key(0), **fields)
+    net, params = make(**fields)
     x, t, _ = (part[0] for part in inputs(jax.random.key(1)))
     whole, open_to_more = jnp.array([1, 1, 1, -1, -1], jnp.int8), jnp.array([1, 1, 1, -1, 0], jnp.int8)
 
@@ -422,4 +424,4 @@ def test_with_word_layers_a_complete_label_is_painted_by_its_words_and_others_by
     assert min(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradient(params, whole)["word_layers"])) > 0
     said = jax.jit(jax.vmap(lambda noise: net.apply({"params": params}, noise, t, whole)))(jnp.stack([x, 2 * x]))
     np.testing.assert_array_equal(*said)
-    assert "word_layers" not in make(jax.random.key(0), head_channels=6)[1]
+    assert "word_layers" not in make(head_channels=6)[1]
