@@ -24,9 +24,8 @@ def inputs(key, n=3, shape=(8, 8, 3), words=5):
 def make(shape=(8, 8, 3), words=5, **fields):
     """A net, and parameters that are nowhere zero: fresh nets start with silent blocks."""
     net = unet.UNet(**{"out_channels": 3, **SMALL, **fields})
-    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros(shape), jnp.float32(0.5), jnp.zeros(words, jnp.int8))[
-        "params"
-    ]
+    blank = jnp.zeros(shape), jnp.float32(0.5), jnp.zeros(words, jnp.int8)
+    params = jax.jit(net.init)(jax.random.key(0), *blank)["params"]
     rng = np.random.default_rng(0)  # which compiles nothing
     return net, jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params)
 
