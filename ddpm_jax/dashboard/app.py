@@ -2,8 +2,7 @@
 
 import streamlit as st
 
-from ddpm_jax import images
-from ddpm_jax.dashboard import avatars, digits, monitor, training
+from ddpm_jax.dashboard import avatars, digits, monitor, training, ui
 from ddpm_jax.datasets import avatars as avatars_data
 
 STYLE = """<style>
@@ -16,7 +15,7 @@ h1 { font-size: 1.9rem !important; padding: 0.25rem 0 !important; }
 </style>"""
 
 face = avatars_data.LABELS.parse("Cat, Wizard Hat", complete=True)[None]
-st.set_page_config("ddpm_jax", images.to_pil(avatars_data.PALETTE[avatars_data.render(face)[0]]), layout="wide")
+st.set_page_config("ddpm_jax", ui.url(ui.png(avatars_data.PALETTE[avatars_data.render(face)[0]])), layout="wide")
 st.html(STYLE)
 st.navigation(
     [

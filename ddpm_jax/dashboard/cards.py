@@ -166,7 +166,7 @@ def _pictures(run: Run) -> None:
     if picture is not None:
         with columns[len(shown)]:
             st.caption(f"Samples at step {max(sheets):,}")
-            st.image(picture, alt=f"Samples of {run.name} at step {max(sheets)}")
+            st.image(ui.url(picture), alt=f"Samples of {run.name} at step {max(sheets)}")
 
 
 def _buttons(run: Run) -> None:

@@ -68,6 +68,5 @@ def _bar_row(word: str, shares: Sequence[float]) -> str:
 
 def film(content: bytes, name: str) -> str:
     """Return a GIF file as it is, no wider than the page."""
-    source = f"data:image/gif;base64,{base64.b64encode(content).decode()}"
     style = "max-width:100%;image-rendering:pixelated;border-radius:.25rem"
-    return f'<img src="{source}" alt="{html.escape(name)}" style="{style}">'
+    return f'<img src="{ui.url(content)}" alt="{html.escape(name)}" style="{style}">'

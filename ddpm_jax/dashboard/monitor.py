@@ -179,7 +179,7 @@ def _samples(chosen: list[Run]) -> None:
             if picture is None:
                 st.warning("This picture is not whole.", icon=":material/broken_image:")
             else:
-                st.image(picture, alt=f"Samples of {name} at step {nearest}")
+                st.image(ui.url(picture), alt=f"Samples of {name} at step {nearest}")
 
 
 def _one(chosen: list[Run]) -> Run:

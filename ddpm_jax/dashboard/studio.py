@@ -30,10 +30,10 @@ def chosen(model: ui.Model, now: Controls, answer: dict[str, Any], picture: np.n
         if frames is None:
             return
         gif = animation.encode(array(frames["frames"]), scale=scale, ms=120, recipe={**recipe, "scale": scale})
-        st.image(gif, width="stretch", alt=f"The denoising of {now.label}")
+        st.image(ui.url(gif), width="stretch", alt=f"The denoising of {now.label}")
         _download("GIF", gif, f"{_name(now.label)}.gif", "image/gif")
         return
-    st.image(ui.png(picture, scale), width="stretch", alt=now.label)
+    st.image(ui.url(ui.png(picture, scale)), width="stretch", alt=now.label)
     one, two = st.columns(2, vertical_alignment="bottom")
     st.session_state["scale"] = min(st.session_state.get("scale", 10), LARGEST // side)
     scale = int(one.number_input("Size of a pixel", 1, LARGEST // side, key="scale", help="1: the picture as it is"))
@@ -65,7 +65,7 @@ def grid(model: ui.Model, now: Controls) -> None:
     pictures = array(answer["pictures"]).reshape(len(rows), len(columns), *model.spec.shape)
     sheet = images.attribute_grid(pictures, rows, columns, scale=max(1, 96 // model.spec.shape[0]))
     content = images.encode_png(sheet, {**answer["recipe"], "scale": max(1, 96 // model.spec.shape[0])})
-    st.container(key="sheet").image(content, alt=f"{' / '.join(rows)} by {' / '.join(columns)}")
+    st.container(key="sheet").image(ui.url(content), alt=f"{' / '.join(rows)} by {' / '.join(columns)}")
     _download("PNG", content, "grid.png", "image/png")
 
 
@@ -125,7 +125,8 @@ def _edited(pictures: np.ndarray, recipe: dict[str, Any]) -> None:
     columns = st.columns(min(4, len(pictures)))
     for i, picture in enumerate(pictures):
         title = "given" if i == 0 else f"variation {i}"
-        columns[i % len(columns)].image(ui.png(picture, scale), caption=title, width="stretch", alt=title)
+        shown = ui.url(ui.png(picture, scale))
+        columns[i % len(columns)].image(shown, caption=title, width="stretch", alt=title)
     number = int(st.number_input("Variation to download", 1, len(pictures) - 1, key="edited"))
     recipe["job"]["pick"] = number
     content = images.encode_png(images.to_pil(images.enlarge(pictures[number], recipe["scale"])), recipe)
@@ -150,12 +151,13 @@ def history() -> None:
     for column, i in zip(st.columns(2), two, strict=False):
         now, picture = kept[i]
         said = f"{now.label} · seed {now.seed}"
-        column.image(ui.png(picture, max(1, 360 // len(picture))), caption=said, width="stretch", alt=said)
+        shown = ui.url(ui.png(picture, max(1, 360 // len(picture))))
+        column.image(shown, caption=said, width="stretch", alt=said)
     st.divider()
     columns = st.columns(6)
     for i, (now, picture) in enumerate(kept):
         with columns[i % 6]:
-            st.image(ui.png(picture, max(1, 96 // len(picture))), width=96, alt=names[i])
+            st.image(ui.url(ui.png(picture, max(1, 96 // len(picture)))), width=96, alt=names[i])
             st.caption(f"{now.label} · {now.seed}")
             place = now._asdict(), now.model, now.which
             st.button(f"Restore {len(kept) - i}", key=f"back{i}", on_click=recall.want, args=place)

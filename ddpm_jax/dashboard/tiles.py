@@ -1,6 +1,5 @@
 """Tiles to click: the words of a data set as portraits, and pictures to choose from; tiles.js draws both."""
 
-import base64
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -68,4 +67,4 @@ def _sprite(pictures: np.ndarray | None) -> dict[str, Any]:
     if pictures is None:
         return {"sprite": "", "count": 0}
     sheet = np.concatenate(list(pictures), axis=1)
-    return {"sprite": f"data:image/png;base64,{base64.b64encode(ui.png(sheet)).decode()}", "count": len(pictures)}
+    return {"sprite": ui.url(ui.png(sheet)), "count": len(pictures)}

@@ -1,5 +1,6 @@
 """What the pages have in common: where things are, the sampling process, the choice of a model, pictures as bytes."""
 
+import base64
 import io
 import os
 import pathlib
@@ -120,6 +121,15 @@ def png(picture: np.ndarray, scale: int = 1) -> bytes:
     file = io.BytesIO()
     images.to_pil(images.enlarge(picture, scale)).save(file, "PNG")
     return file.getvalue()
+
+
+def url(content: bytes) -> str:
+    """Return a PNG or GIF file as a data URL, for a page to show it as it is.
+
+    Of bytes, `st.image` would make a JPEG, whose colours run, and its address could be gone before the browser asks.
+    """
+    kind = "gif" if content.startswith(b"GIF") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _labels(saved: runs.Saved) -> list[Any]:

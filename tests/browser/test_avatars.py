@@ -1,5 +1,6 @@
 """The avatars page in a real browser: words are clicked, pictures follow, files and addresses bring them back."""
 
+import base64
 import io
 import time
 
@@ -97,6 +98,14 @@ def test_a_click_is_answered_within_a_second_and_a_half(avatars):
         settled(page)
     print(f"click to picture: {sorted(took)[len(took) // 2]:.2f} s (median of {len(took)}, a tiny net)")
     assert sorted(took)[len(took) // 2] < 1.5
+
+
+def test_the_page_shows_the_very_pixels_of_the_picture(avatars):
+    page = avatars("?label=Robot&seed=5&steps=2")
+    form, _, content = chosen(page).partition(",")
+    shown = images.decode_png(base64.b64decode(content), "what is shown")
+    made = images.decode_png(download(page, "Download PNG"), "what is downloaded")
+    assert form == "data:image/png;base64" and np.array_equal(shown, images.enlarge(made, len(shown) // len(made)))
 
 
 def test_a_permalink_shows_the_very_same_picture_in_another_tab(avatars, browser):
