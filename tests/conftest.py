@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ CACHE = ROOT / ".pytest_cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_disable_most_optimizations", True)  # tests compile much and compute little
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+# A third less time in all: fused loops take long to compile, and two workers have no core left for a third thread. XLA
+# reads its flags once, from here in what tests start too, and ends at one that it does not know.
+FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+if jax.__version_info__ < (0, 13) and FLAGS not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 gc.set_threshold(200_000, 20, 20)  # tracing makes many objects that live: a tenth of the time went to looking at them
 
 CORE = ("schedules", "process", "losses", "samplers", "guidance", "likelihood")
