@@ -223,6 +223,18 @@ def test_a_file_that_is_no_small_png_is_refused_before_it_is_decoded(
     assert not page.exception and sentence in texts(page)
 
 
+def test_a_refused_picture_stays_refused_and_changes_no_setting(page: AppTest, stand_in: StandIn) -> None:
+    page.run()
+    page.segmented_control(key="mode").set_value("From a picture").run()
+    good = ui.png(np.zeros((16, 16, 3), np.uint8))
+    page.file_uploader(key="upload").upload("a.png", good, "image/png").run()
+    page.slider(key="strength").set_value(0.8).run()
+    page.file_uploader(key="upload").upload("b.png", b"nothing", "image/png").run()
+    assert "is not a PNG file" in texts(page.run()) and page.slider(key="strength").value == 0.8
+    page.file_uploader(key="upload").upload("c.png", good, "image/png").run()
+    assert "is not a PNG file" not in texts(page) and stand_in.last("edit")["strength"] == 0.8
+
+
 def test_without_a_model_the_page_trains_one(
     tmp_path: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +280,13 @@ def test_a_checkpoint_of_something_else_is_no_model(
     page.run()
     assert not page.exception and page.selectbox(key="model").options[0] == "mine"
     assert "other" not in page.selectbox(key="model").options
+
+
+def test_weights_that_a_link_asks_for_and_are_not_here_are_said(page: AppTest, stand_in: StandIn) -> None:
+    page.query_params["model"] = "punks"
+    page.query_params["which"] = "raw"
+    page.run()
+    assert "The raw weights of this model are not here" in texts(page)
 
 
 def test_an_unknown_model_in_a_link_is_said(page: AppTest, stand_in: StandIn) -> None:

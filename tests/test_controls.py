@@ -53,6 +53,7 @@ def test_a_permalink_says_what_differs_and_leads_back() -> None:
         ({"label": "Cat, Robot"}, "a picture has one kind; keep one of the two"),
         ({"steps": None}, "steps is 'None'; give a whole number"),
         ({"seed": {"a": 1}}, "give a whole number"),
+        ({"complete": "yes"}, "complete is 'yes'; give 1 or 0"),
     ],
 )
 def test_what_an_address_may_not_say_is_a_sentence_and_changes_nothing(given: dict, sentence: str) -> None:
@@ -103,6 +104,16 @@ def test_a_surprise_holds_only_words_that_were_seen_together_and_what_is_kept() 
         assert controls.unseen(SPACE, PAIRS, made) == []
         assert sum(made.get(kind, 0) for kind in SPACE.group("kind").words) == 1
     assert len({str(controls.surprise(SPACE, PAIRS, {}, seed)) for seed in range(40)}) > 3
+
+
+def test_a_word_s_place_is_taken_by_those_of_its_shelf_first_and_of_its_group_alone() -> None:
+    shelves = SHELVES["punks"]
+    hats = next(words for words in shelves["accessories"].values() if "Beanie" in words)
+    offered = controls.others(punks.LABELS, shelves, "Beanie")
+    assert offered[: len(hats) - 1] == [word for word in hats if word != "Beanie"]
+    assert sorted([*offered, "Beanie"]) == sorted(punks.LABELS.group("accessories").words)
+    assert set(controls.others(punks.LABELS, shelves, "Zombie")) == {"Male", "Female", "Ape", "Alien"}
+    assert controls.others(punks.LABELS, shelves, None) == []
 
 
 def test_a_portrait_shows_a_word_on_a_face_that_was_seen_with_it() -> None:

@@ -219,6 +219,14 @@ def test_the_words_of_a_run_are_bars_from_the_least_to_the_most(root):
     assert "counts no words" in text(opened("Words", str(write(root / "b", rows([1.0])).name)))
 
 
+def test_a_run_of_an_address_that_is_not_here_is_said(root):
+    write(root / "a", rows([1.0]))
+    app = AppTest.from_function(page, default_timeout=20)
+    app.query_params["run"] = ["a", "nope"]
+    app.run()
+    assert "There is no run nope here" in text(app) and "**a**" in text(app)
+
+
 def test_noise_levels_are_named_by_their_times(root):
     write(root / "a", rows([1.0, 0.5], **{"error/t_0.00_0.25": 0.1, "error/t_0.75_1.00": 0.9}))
     levels = charts.levels(runs.scalars(root / "a"))

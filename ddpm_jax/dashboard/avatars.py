@@ -28,6 +28,7 @@ def show() -> None:
     model = ui.choose_model(words=True)
     if model is None:
         return _nothing_yet()
+    recall.differs(model)
     model = answers.whole(model)
     if model is None:
         return
@@ -193,10 +194,8 @@ def _actions(model: ui.Model, now: Controls) -> None:
         with row.popover("Keep or swap", icon=":material/lock:"):
             st.multiselect("Kept by “Surprise me”", present, key="locked")
             st.divider()
-            out = st.selectbox("Same picture, but instead of", [word for word in present if words[word] > 0], key="out")
-            owner = space.owners[space.index(out)] if out in space.words else None
-            others = [word for word in (owner.words if owner else ()) if word != out]
-            into = st.selectbox("this", others, key="into")
+            out = st.selectbox("Same seed, but instead of", [word for word in present if words[word] > 0], key="out")
+            into = st.selectbox("this", controls.others(space, SHELVES.get(model.spec.name, {}), out), key="into")
             st.button("Swap", on_click=_swap, args=(out, into), disabled=not (out and into))
 
 

@@ -103,6 +103,6 @@ def _table(run: str, steps: np.ndarray, values: np.ndarray, smoothing: float) ->
 
 
 def _steps(within: tuple[float, float] | None) -> Any:
-    axis = alt.Axis(title=None, format="~s", labelColor=INK, tickCount=5, grid=False)
+    axis = alt.Axis(title=None, labelExpr="format(datum.value, '~s')", labelColor=INK, tickCount=5, grid=False)
     scale = alt.Scale(domain=list(within), nice=False) if within else alt.Scale(nice=False, zero=False)
     return alt.X("step:Q", scale=scale, axis=axis)

@@ -1,7 +1,7 @@
 """What the controls of the avatars page say, as a value: from and to a permalink, a recipe, a job."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,6 +96,15 @@ def surprise(space: LabelSpace, pairs: str, keep: Mapping[str, int], seed: int) 
     return made
 
 
+def others(space: LabelSpace, shelves: Mapping[str, Mapping[str, Sequence[str]]], out: str | None) -> list[str]:
+    """Return the words that can take a word's place, those of its shelf first; `shelves` are by group and title."""
+    if out not in space.words:
+        return []
+    owner = space.owners[space.index(out)]
+    near = [word for words in shelves.get(owner.name, {}).values() if out in words for word in words]
+    return [word for word in dict.fromkeys([*near, *owner.words]) if word != out]
+
+
 def portraits(space: LabelSpace, pairs: str) -> list[str]:
     """Return a label for each word that shows it best: the word alone, on the first face that training saw it on."""
     faces = [group for group in space.groups if isinstance(group, Categorical)]
@@ -146,7 +155,9 @@ def _value(key: str, given: Any, before: Any, space: LabelSpace) -> Any:
             raise ValueError(f"{key} is {text[:30]!r}; choose one of {', '.join(CHOICES[key])}")
         return text
     if isinstance(before, bool):
-        return text in ("1", "True", "true")
+        if text.lower() not in ("1", "true", "0", "false"):
+            raise ValueError(f"{key} is {text[:30]!r}; give 1 or 0")
+        return text.lower() in ("1", "true")
     try:
         number = type(before)(text)
     except ValueError:

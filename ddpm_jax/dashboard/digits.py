@@ -68,7 +68,7 @@ def choose(model: ui.Model) -> None:
     pictures = array(drawn["pictures"])
     odds, words = answers.readings(model, "choose", pictures)
     names = [f"Variation {i} of {label or 'any digit'}" for i in range(1, n + 1)]
-    st.html(figures.row(pictures, answers.captions(odds, words, n), names, size=128))
+    st.html(figures.row(pictures, answers.captions(odds, words, n), names, size=140))
     answers.downloads(model, "choose", pictures, drawn["recipe"], animated=job)
 
 
@@ -197,7 +197,7 @@ def _show_way(
     readings = answers.captions(odds, words, 4)
     st.html(figures.row(shown, [f"{title}\n{r}" for title, r in zip(titles, readings, strict=True)], titles, size=140))
     st.caption("All estimates, in order")
-    st.html(figures.row(frames[:, 0], [""] * last, [f"Estimate {i}" for i in range(1, last + 1)], size=42))
+    st.html(figures.row(frames[:, 0], [""] * last, [f"Estimate {i}" for i in range(1, last + 1)], size=56))
     return odds, words
 
 

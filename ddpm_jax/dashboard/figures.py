@@ -12,7 +12,11 @@ COLOURS = ("#8a8578", "#0f766e")  # of the bars
 
 
 def row(pictures: np.ndarray, captions: Sequence[str], names: Sequence[str], *, size: int) -> str:
-    """Return pictures [n, h, w, c] side by side, `size` wide; `names` are read out, captions stand below."""
+    """Return pictures [n, h, w, c] side by side; `names` are read out, captions stand below.
+
+    They are as wide as whole multiples of their pixels go into `size`.
+    """
+    size = pictures.shape[2] * max(1, size // pictures.shape[2])
     figures = [
         figure(f"data:image/png;base64,{base64_png(picture)}", caption, name, size)
         for picture, caption, name in zip(pictures, captions, names, strict=True)
@@ -22,7 +26,7 @@ def row(pictures: np.ndarray, captions: Sequence[str], names: Sequence[str], *, 
 
 def figure(source: str, caption: str, name: str, size: int) -> str:
     """Return one picture with a caption: a file's data URL, `size` wide."""
-    style = f"width:{size}px;height:{size}px;image-rendering:pixelated;border-radius:.25rem;display:block"
+    style = f"width:{size}px;height:{size}px;image-rendering:pixelated;display:block"
     image = f'<img src="{source}" alt="{html.escape(name)}" title="{html.escape(name)}" style="{style}">'
     text = "font-size:.8rem;line-height:1.25;text-align:center;white-space:pre-line"
     below = f'<figcaption style="{text}">{html.escape(caption)}</figcaption>' if caption else ""
@@ -68,5 +72,5 @@ def _bar_row(word: str, shares: Sequence[float]) -> str:
 
 def film(content: bytes, name: str) -> str:
     """Return a GIF file as it is, no wider than the page."""
-    style = "max-width:100%;image-rendering:pixelated;border-radius:.25rem"
+    style = "max-width:100%;image-rendering:pixelated"
     return f'<img src="{ui.url(content)}" alt="{html.escape(name)}" style="{style}">'

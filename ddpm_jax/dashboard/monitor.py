@@ -31,7 +31,11 @@ def show() -> None:
         return
     ui.kept(*KEPT)
     state = st.session_state
-    asked = [name for name in st.query_params.get_all("run") if name in found]  # an address, which others may be given
+    wanted = st.query_params.get_all("run")  # an address, which others may be given
+    asked = [name for name in wanted if name in found]
+    if "runs" not in state and len(asked) < len(wanted):
+        missing = ", ".join(name[:60] for name in wanted if name not in found)
+        st.warning(f"There is no run {missing} here.", icon=":material/warning:")
     chosen = [name for name in state.get("runs", asked) if name in found]
     if chosen != state.get("runs"):
         state["runs"] = chosen[:MOST] or list(found)[:1]
@@ -134,7 +138,8 @@ def _words(chosen: list[Run]) -> None:
     found = {title: charts.by_word(series, name) for name, title in kinds.items()}
     found = {title: shares for title, shares in found.items() if shares}
     if not found:
-        st.info("This run counts no words: that needs labels and held-out pictures.", icon=":material/info:")
+        why = "Nothing is counted yet" if run.active else "This run counts no words"
+        st.info(f"{why}: it is, every `log.exact_every` steps, where labels and held-out pictures are.")
         return
     for column, (title, shares) in zip(st.columns(len(found), gap="large"), found.items(), strict=True):
         with column:

@@ -32,10 +32,7 @@ def arrive() -> None:
     late = any(query == left and time.monotonic() - at < LATE_S for left, at in state.get("avatar_left", []))
     if not query or late or query == state.get("avatar_query"):
         return
-    wanted = query.get("model", "")
-    want(query, wanted or None, "raw" if query.get("which") == "raw" else "ema")
-    if wanted and wanted not in runs.models(ui.workdir()):
-        st.warning(f"There is no model {wanted[:60]!r} here; another one is shown.", icon=":material/warning:")
+    want(query, query.get("model"), "raw" if query.get("which") == "raw" else "ema")
 
 
 def restore() -> None:
@@ -44,6 +41,17 @@ def restore() -> None:
     if wanted.get("model") not in runs.models(ui.workdir()):
         wanted.pop("model", None)
     st.session_state.update(wanted)
+
+
+def differs(model: ui.Model) -> None:
+    """Say where the model, or its weights, are not those that were asked for."""
+    wanted = st.session_state.get("restore", {})
+    if (name := wanted.get("model")) and name != model.name:
+        st.warning(
+            f"There is no model {name[:60]!r} here that knows words; another one is shown.", icon=":material/warning:"
+        )
+    elif wanted.get("which", model.which) != model.which:
+        st.warning("The raw weights of this model are not here; the averaged ones draw.", icon=":material/warning:")
 
 
 def done() -> None:
@@ -83,14 +91,16 @@ def recalled(model: ui.Model, name: str, content: bytes) -> bool:
         st.toast("The checkpoint that made it is not here: its words and settings are restored.")
     settings = recipe.get("settings")
     now = {**(settings if isinstance(settings, dict) else {}), **job}
-    want(now, maker, "raw" if recipe.get("which") == "raw" else "ema", **_widgets(model, recipe, job))
+    want(now, maker, "raw" if recipe.get("which") == "raw" else "ema", **_widgets(model, recipe, job, gif))
     return True
 
 
-def _widgets(model: ui.Model, recipe: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+def _widgets(model: ui.Model, recipe: Mapping[str, Any], job: Mapping[str, Any], gif: bool) -> dict[str, Any]:
     """Return what a recipe says of the widgets beside the controls; whatever is not as it should be is left out."""
     found: dict[str, Any] = {}
-    if isinstance(scale := recipe.get("scale"), int) and 1 <= scale <= 4096 and job.get("kind") == "sheet":
+    if job.get("kind") == "sheet":
+        found["moving"] = gif  # whose pixels have a size of their own
+    if not gif and isinstance(scale := recipe.get("scale"), int) and 1 <= scale <= 4096 and job.get("kind") == "sheet":
         found |= {"clear": bool(recipe.get("background")), "scale": scale}
     if job.get("kind") == "grid":
         found["mode"] = "Grid"
@@ -100,7 +110,8 @@ def _widgets(model: ui.Model, recipe: Mapping[str, Any], job: Mapping[str, Any])
     if job.get("kind") == "edit" and isinstance(strength := job.get("strength"), float) and 0.05 <= strength <= 1:
         try:
             content = base64.b64decode(str(job.get("picture")), validate=True)
-            st.session_state["given"] = figures.base64_png(fitted(model, content, "the picture of the recipe"))
+            picture, _ = fitted(model, content, "the picture of the recipe")
+            st.session_state["given"] = figures.base64_png(picture)
             found |= {"mode": "From a picture", "strength": strength}
         except (runtime.Failure, ValueError) as error:
             st.toast(str(error))
@@ -116,11 +127,10 @@ def _maker(recipe: dict[str, Any]) -> str | None:
     return None
 
 
-def fitted(model: ui.Model, content: bytes, name: str) -> np.ndarray:
-    """Return a PNG in the shape of the model's pictures: as it is where that goes exactly, else cut and reduced."""
+def fitted(model: ui.Model, content: bytes, name: str) -> tuple[np.ndarray, bool]:
+    """Return a PNG in the shape of the model's pictures, and whether it was cut and reduced to get it exactly so."""
     picture = images.decode_png(content, name)
     try:
-        return images.fit(picture, model.spec.shape, model.spec.background)
+        return images.fit(picture, model.spec.shape, model.spec.background), False
     except ValueError:
-        st.caption(f"It was cut to a square and reduced to {model.spec.shape[1]}x{model.spec.shape[0]}.")
-        return images.fit(images.reduced(picture, model.spec.shape), model.spec.shape, model.spec.background)
+        return images.fit(images.reduced(picture, model.spec.shape), model.spec.shape, model.spec.background), True

@@ -3,7 +3,7 @@
 import io
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,19 +30,26 @@ def chosen(model: ui.Model, now: Controls, answer: dict[str, Any], picture: np.n
         if frames is None:
             return
         gif = animation.encode(array(frames["frames"]), scale=scale, ms=120, recipe={**recipe, "scale": scale})
-        st.image(ui.url(gif), width="stretch", alt=f"The denoising of {now.label}")
+        _large(st, gif, side, f"The denoising of {now.label}")
         _download("GIF", gif, f"{_name(now.label)}.gif", "image/gif")
         return
-    st.image(ui.url(ui.png(picture, scale)), width="stretch", alt=now.label)
+    above = st.container()
     one, two = st.columns(2, vertical_alignment="bottom")
     st.session_state["scale"] = min(st.session_state.get("scale", 10), LARGEST // side)
     scale = int(one.number_input("Size of a pixel", 1, LARGEST // side, key="scale", help="1: the picture as it is"))
     clear = two.toggle("Transparent", key="clear") if model.spec.background else False
     background = list(model.spec.background or ()) if clear else None
     made = picture if background is None else images.transparent(picture[None], background)[0]
+    _large(above, ui.png(made, max(1, 480 // side)), side, now.label)
     recipe |= {"scale": scale, "background": background}
     content = images.encode_png(images.to_pil(images.enlarge(made, scale)), recipe)
     _download(f"PNG, {side * scale}x{side * scale}", content, f"{_name(now.label)}.png", "image/png")
+
+
+def _large(place: Any, content: bytes, side: int, alt: str) -> None:
+    """Show a picture of `side` pixels as large as there is room for them to be of one size."""
+    st.html(f"<style>.st-key-large img {{ width: round(down, 100%, {side}px) !important; }}</style>")
+    place.container(key="large").image(ui.url(content), width="stretch", alt=alt)
 
 
 def grid(model: ui.Model, now: Controls) -> None:
@@ -96,17 +103,16 @@ def from_picture(model: ui.Model, now: Controls) -> None:
         type=["png", "gif"],
         key="upload",
         max_upload_size=8,
+        on_change=_uploaded,
     )
     if file is not None and state.get("uploaded") != file.file_id:
         state["uploaded"] = file.file_id
-        state.pop("given", None)
-        try:
-            if recall.recalled(model, file.name, file.getvalue()):
-                st.rerun()
-            state["given"] = figures.base64_png(recall.fitted(model, file.getvalue(), file.name))
-        except (runtime.Failure, ValueError) as error:
-            st.error(str(error), icon=":material/error:")
-            return
+        if _taken(model, file.name, file.getvalue()):
+            st.rerun()
+    if file is not None and state.get("refused"):
+        st.error(state["refused"], icon=":material/error:")
+    if file is not None and state.get("reduced"):
+        st.caption(f"It was cut to a square and reduced to {width}x{height}.")
     state.setdefault("strength", 0.5)
     strength = st.slider(
         "Strength", 0.05, 1.0, step=0.05, key="strength", help="Little keeps the picture, 1 forgets it"
@@ -120,17 +126,45 @@ def from_picture(model: ui.Model, now: Controls) -> None:
         _edited(array(answer["pictures"]), {**answer["recipe"], "job": job, "scale": 10, "background": None})
 
 
+def _uploaded() -> None:
+    """Forget the picture that an upload replaces or its button removes."""
+    for key in ("given", "uploaded", "refused", "reduced"):
+        st.session_state.pop(key, None)
+
+
+def _taken(model: ui.Model, name: str, content: bytes) -> bool:
+    """Say whether a file restores controls; else it is what to start from, or refused with a sentence."""
+    state = st.session_state
+    try:
+        if recall.recalled(model, name, content):
+            return True
+        picture, state["reduced"] = recall.fitted(model, content, name)
+        state["given"] = figures.base64_png(picture)
+    except (runtime.Failure, ValueError) as error:
+        state["refused"] = str(error)
+    return False
+
+
+def _cells(n: int, columns: int) -> Iterator[Any]:
+    """Return n places in rows of some columns, in the order in which a narrow screen and a reader have them."""
+    for first in range(0, n, columns):
+        yield from st.columns(columns)[: n - first]
+
+
 def _edited(pictures: np.ndarray, recipe: dict[str, Any]) -> None:
-    scale = max(1, 240 // pictures.shape[1])
-    columns = st.columns(min(4, len(pictures)))
-    for i, picture in enumerate(pictures):
-        title = "given" if i == 0 else f"variation {i}"
-        shown = ui.url(ui.png(picture, scale))
-        columns[i % len(columns)].image(shown, caption=title, width="stretch", alt=title)
+    cells = _cells(len(pictures), min(4, len(pictures)))
+    for i, (cell, picture) in enumerate(zip(cells, pictures, strict=True)):
+        _small(cell, picture, 120, "given" if i == 0 else f"variation {i}")
     number = int(st.number_input("Variation to download", 1, len(pictures) - 1, key="edited"))
     recipe["job"]["pick"] = number
     content = images.encode_png(images.to_pil(images.enlarge(pictures[number], recipe["scale"])), recipe)
     _download("PNG", content, "edited.png", "image/png")
+
+
+def _small(cell: Any, picture: np.ndarray, size: int, title: str) -> None:
+    """Show a picture at about `size`, a whole multiple of its own."""
+    content = ui.png(picture, max(1, size // len(picture)))
+    cell.image(ui.url(content), caption=title, width="content", alt=title)
 
 
 def history() -> None:
@@ -150,15 +184,11 @@ def history() -> None:
     )
     for column, i in zip(st.columns(2), two, strict=False):
         now, picture = kept[i]
-        said = f"{now.label} · seed {now.seed}"
-        shown = ui.url(ui.png(picture, max(1, 360 // len(picture))))
-        column.image(shown, caption=said, width="stretch", alt=said)
+        _small(column, picture, 240, f"{now.label} · seed {now.seed}")
     st.divider()
-    columns = st.columns(6)
-    for i, (now, picture) in enumerate(kept):
-        with columns[i % 6]:
-            st.image(ui.url(ui.png(picture, max(1, 96 // len(picture)))), width=96, alt=names[i])
-            st.caption(f"{now.label} · {now.seed}")
+    for i, (cell, (now, picture)) in enumerate(zip(_cells(len(kept), 6), kept, strict=True)):
+        with cell:
+            _small(st, picture, 72, f"{now.label} · {now.seed}")
             place = now._asdict(), now.model, now.which
             st.button(f"Restore {len(kept) - i}", key=f"back{i}", on_click=recall.want, args=place)
 

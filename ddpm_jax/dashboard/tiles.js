@@ -80,6 +80,9 @@ export default function (component) {
       button.title = three ? `${title}: ${SAID[state]}` : title;
       button.hidden = !title.toLowerCase().includes(memory.query);
     });
+    const none = root.querySelector(".none");
+    none.hidden = [...root.querySelectorAll(".tile")].some((button) => !button.hidden);
+    none.textContent = `No word has “${memory.query}”.`;
     root.querySelectorAll("details.shelf").forEach((box) => {
       const tiles = [...box.querySelectorAll(".tile")];
       const said = tiles.filter((button) => button.dataset.state !== "0");
@@ -113,6 +116,7 @@ export default function (component) {
       search.value = memory.query;
       root.append(search);
     }
+    root.append(make("p", "none"));
     for (const group of data.groups) {
       const box = shelf(group);
       box.group = group;

@@ -108,6 +108,44 @@ def test_the_page_shows_the_very_pixels_of_the_picture(avatars):
     assert form == "data:image/png;base64" and np.array_equal(shown, images.enlarge(made, len(shown) // len(made)))
 
 
+def test_what_is_transparent_is_shown_so(avatars):
+    page = avatars("?label=Robot&seed=5&steps=2")
+    page.get_by_text("Transparent").click()
+    settled(page)
+    shown = images.decode_png(base64.b64decode(chosen(page).partition(",")[2]), "what is shown")
+    assert shown.shape[2] == 4 and {0, 255} == set(np.unique(shown[..., 3]))
+
+
+def test_a_pixel_is_as_wide_as_another(avatars):
+    page = avatars("?label=Robot&steps=2")
+    for width in (1280, 1437, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        settled(page)
+        assert page.locator(".st-key-large img").bounding_box()["width"] % 16 == 0
+
+
+def test_the_page_has_an_address_of_its_own_too(avatars):
+    shown = avatars("avatars?label=Robot&steps=2")
+    assert shown.get_by_role("dialog").count() == 0 and tile(shown, "Robot").get_attribute("data-state") == "1"
+    assert shown.title() == "Avatars - ddpm_jax"
+
+
+def test_a_picture_to_start_from_can_be_taken_back(avatars):
+    page = avatars("?steps=2")
+    page.get_by_role("radio", name="From a picture").click()
+    content = images.encode_png(images.to_pil(np.zeros((16, 16, 3), np.uint8)))
+    page.locator('input[type="file"]').set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": content})
+    page.get_by_text("variation 1", exact=True).wait_for()
+    page.get_by_role("button", name="Remove a.png").click()
+    page.get_by_text("variation 1", exact=True).wait_for(state="detached")
+
+
+def test_a_search_without_a_find_says_so(avatars):
+    page = avatars()
+    page.get_by_role("searchbox").fill("zzzz")
+    page.get_by_text("No word has “zzzz”.").wait_for()
+
+
 def test_a_permalink_shows_the_very_same_picture_in_another_tab(avatars, browser):
     page = avatars("?label=Cat%2C+Cap&seed=11&n=5&pick=3&complete=1")
     one = download(page, "Download PNG")
