@@ -100,6 +100,18 @@ def test_it_listens_on_loopback_alone(dashboard):
     assert {address.ip for address in found} <= LOOPBACK
 
 
+def test_it_asks_a_newcomer_nothing(tmp_path):
+    port = serve.free_port("127.0.0.1", 18601)
+    command = serve.command(address="127.0.0.1", port=port, browser=True)
+    nobody = {**serve.environment(str(tmp_path), str(tmp_path)), "HOME": str(tmp_path), "BROWSER": "true"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=nobody) as process:
+        try:
+            wait_for(lambda: answers(port) or process.poll() is not None)
+        finally:
+            process.terminate()
+        assert process.stdout and "email" not in process.stdout.read().lower()
+
+
 def test_tensorboard_listens_on_loopback_alone_and_ends_with_who_started_it(tmp_path):
     command = [sys.executable, "-m", "ddpm_jax.dashboard.tensorboard", str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:

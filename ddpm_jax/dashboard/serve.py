@@ -24,6 +24,7 @@ OPTIONS = {
     "server.fileWatcherType": "none",
     "server.maxUploadSize": "8",  # MB
     "server.maxMessageSize": "64",  # MB
+    "server.showEmailPrompt": "false",
     "theme.base": "light",
     "theme.primaryColor": "#0f766e",
     "theme.backgroundColor": "#fbfaf7",
