@@ -9,7 +9,7 @@ STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding-top: 4rem; padding-bottom: 2rem; }
 [data-testid="stImage"] img { image-rendering: pixelated; border-radius: 0; }
 .st-key-sheet { overflow-x: auto; }
-.st-key-sheet img { max-width: none !important; }
+.st-key-sheet img { max-width: none !important; width: auto !important; }
 .st-key-large img { background: repeating-conic-gradient(#ddd 0 25%, #fff 0 50%) 0 0 / 24px 24px; }
 @media (max-width: 640px) { [data-testid="stColumn"]:has(.st-key-result) { order: -1; } }
 button[role="radio"][aria-checked="true"], button[role="radio"][aria-checked="true"] p { color: #0b4f49 !important; }

@@ -163,8 +163,9 @@ def _edited(pictures: np.ndarray, recipe: dict[str, Any]) -> None:
 
 def _small(cell: Any, picture: np.ndarray, size: int, title: str) -> None:
     """Show a picture at about `size`, a whole multiple of its own."""
-    content = ui.png(picture, max(1, size // len(picture)))
-    cell.image(ui.url(content), caption=title, width="content", alt=title)
+    scale = max(1, size // len(picture))
+    cell.image(ui.url(ui.png(picture, scale)), width=scale * len(picture), alt=title)
+    cell.caption(title)
 
 
 def history() -> None:

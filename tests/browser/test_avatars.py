@@ -122,6 +122,16 @@ def test_a_pixel_is_as_wide_as_another(avatars):
         page.set_viewport_size({"width": width, "height": 900})
         settled(page)
         assert page.locator(".st-key-large img").bounding_box()["width"] % 16 == 0
+    page.get_by_role("radio", name="Grid").click()
+    sheet = page.locator(".st-key-sheet img")
+    sheet.wait_for()
+    settled(page)
+    assert sheet.bounding_box()["width"] == sheet.evaluate("image => image.naturalWidth")
+    page.get_by_role("radio", name="History").click()
+    page.get_by_role("button", name="Restore 1").wait_for()
+    settled(page)
+    small = page.locator('[data-testid="stImage"] img')
+    assert all(box["width"] % 16 == 0 for box in (one.bounding_box() for one in small.all()))
 
 
 def test_the_page_has_an_address_of_its_own_too(avatars):
