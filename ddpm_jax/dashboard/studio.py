@@ -56,7 +56,7 @@ def grid(model: ui.Model, now: Controls) -> None:
     """Show the builder of a table of pictures: words of rows by words of columns, beside those of the tiles."""
     groups = model.spec.labels.groups
     first = list(groups[0].words[:5])
-    last = [word for word in groups[-1].words if word not in first][:6]
+    last = [word for word in groups[-1].words if word not in first][:5]
     rows, columns = _line("Rows", model, first), _line("Columns", model, last)
     if not rows or not columns:
         st.info("Choose one word or more for the rows, and for the columns.")
