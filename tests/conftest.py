@@ -20,10 +20,14 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_disable_most_optimizations", True)  # tests compile much and compute little
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # A third less time in all: fused loops take long to compile, and two workers have no core left for a third thread. XLA
-# reads its flags once, from here in what tests start too, and ends at one that it does not know.
-FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-if jax.__version_info__ < (0, 13) and FLAGS not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
+# reads its flags once, from here in what tests start too, and ends at one that it does not know (any more).
+FLAGS = [
+    ("--xla_cpu_use_fusion_emitters=false", (0, 11)),  # and the first version that is not given it
+    ("--xla_cpu_parallel_codegen_split_count=1", (0, 13)),
+]
+for flag, until in FLAGS:
+    if jax.__version_info__ < until and flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 gc.set_threshold(200_000, 20, 20)  # tracing makes many objects that live: a tenth of the time went to looking at them
 
 CORE = ("schedules", "process", "losses", "samplers", "guidance", "likelihood")
