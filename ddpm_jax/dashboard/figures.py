@@ -18,7 +18,7 @@ def row(pictures: np.ndarray, captions: Sequence[str], names: Sequence[str], *, 
     """
     size = pictures.shape[2] * max(1, size // pictures.shape[2])
     figures = [
-        figure(f"data:image/png;base64,{base64_png(picture)}", caption, name, size)
+        figure(ui.url(ui.png(picture)), caption, name, size)
         for picture, caption, name in zip(pictures, captions, names, strict=True)
     ]
     return f'<div style="display:flex;flex-wrap:wrap;gap:.6rem;margin-bottom:.4rem">{"".join(figures)}</div>'

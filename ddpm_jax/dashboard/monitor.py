@@ -139,7 +139,8 @@ def _words(chosen: list[Run]) -> None:
     found = {title: shares for title, shares in found.items() if shares}
     if not found:
         why = "Nothing is counted yet" if run.active else "This run counts no words"
-        st.info(f"{why}: it is, every `log.exact_every` steps, where labels and held-out pictures are.")
+        when = "every `log.exact_every` steps, where there are labels and held-out pictures"
+        st.info(f"{why}: that is done {when}.", icon=":material/info:")
         return
     for column, (title, shares) in zip(st.columns(len(found), gap="large"), found.items(), strict=True):
         with column:
