@@ -100,8 +100,8 @@ def _widgets(model: ui.Model, recipe: Mapping[str, Any], job: Mapping[str, Any],
     found: dict[str, Any] = {}
     if job.get("kind") == "sheet":
         found["moving"] = gif  # whose pixels have a size of their own
-    if not gif and isinstance(scale := recipe.get("scale"), int) and 1 <= scale <= 4096 and job.get("kind") == "sheet":
-        found |= {"clear": bool(recipe.get("background")), "scale": scale}
+        if not gif and isinstance(scale := recipe.get("scale"), int) and 1 <= scale <= 4096:
+            found |= {"clear": bool(recipe.get("background")), "scale": scale}
     if job.get("kind") == "grid":
         found["mode"] = "Grid"
         for title, said in (("Rows", job.get("rows")), ("Columns", job.get("columns"))):

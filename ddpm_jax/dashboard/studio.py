@@ -21,7 +21,7 @@ KEPT = 48  # pictures of the history
 def chosen(model: ui.Model, now: Controls, answer: dict[str, Any], picture: np.ndarray) -> None:
     """Show the chosen variation large, or how it comes about, and offer it for download."""
     side, _, _ = model.spec.shape
-    scale = max(1, 480 // side)
+    large = max(1, 480 // side)
     moving = st.toggle("Show the denoising", key="moving")
     recipe = {**answer["recipe"], "job": controls.job(now, pick=True), "model": model.name}
     if moving:
@@ -29,7 +29,7 @@ def chosen(model: ui.Model, now: Controls, answer: dict[str, Any], picture: np.n
         frames = ui.ask("animate", part="frames", model=model.path, which=model.which, job=job)
         if frames is None:
             return
-        gif = animation.encode(array(frames["frames"]), scale=scale, ms=120, recipe={**recipe, "scale": scale})
+        gif = animation.encode(array(frames["frames"]), scale=large, ms=120, recipe={**recipe, "scale": large})
         _large(st, gif, side, f"The denoising of {now.label}")
         _download("GIF", gif, f"{_name(now.label)}.gif", "image/gif")
         return
@@ -40,7 +40,7 @@ def chosen(model: ui.Model, now: Controls, answer: dict[str, Any], picture: np.n
     clear = two.toggle("Transparent", key="clear") if model.spec.background else False
     background = list(model.spec.background or ()) if clear else None
     made = picture if background is None else images.transparent(picture[None], background)[0]
-    _large(above, ui.png(made, max(1, 480 // side)), side, now.label)
+    _large(above, ui.png(made, large), side, now.label)
     recipe |= {"scale": scale, "background": background}
     content = images.encode_png(images.to_pil(images.enlarge(made, scale)), recipe)
     _download(f"PNG, {side * scale}x{side * scale}", content, f"{_name(now.label)}.png", "image/png")
@@ -109,10 +109,11 @@ def from_picture(model: ui.Model, now: Controls) -> None:
         state["uploaded"] = file.file_id
         if _taken(model, file.name, file.getvalue()):
             st.rerun()
-    if file is not None and state.get("refused"):
-        st.error(state["refused"], icon=":material/error:")
-    if file is not None and state.get("reduced"):
-        st.caption(f"It was cut to a square and reduced to {width}x{height}.")
+    if file is not None:
+        if "refused" in state:
+            st.error(state["refused"], icon=":material/error:")
+        if state.get("reduced"):
+            st.caption(f"It was cut to a square and reduced to {width}x{height}.")
     state.setdefault("strength", 0.5)
     strength = st.slider(
         "Strength", 0.05, 1.0, step=0.05, key="strength", help="Little keeps the picture, 1 forgets it"

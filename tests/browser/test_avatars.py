@@ -48,6 +48,13 @@ def chosen(page):
     return page.locator('[data-testid="stImage"] img').first.get_attribute("src")
 
 
+def shown(page):
+    """The pixels of the large picture, a PNG."""
+    form, _, content = chosen(page).partition(",")
+    assert form == "data:image/png;base64"
+    return images.decode_png(base64.b64decode(content), "what is shown")
+
+
 def download(page, name):
     with page.expect_download() as file:
         page.get_by_role("button", name=name).click()
@@ -102,18 +109,15 @@ def test_a_click_is_answered_within_a_second_and_a_half(avatars):
 
 def test_the_page_shows_the_very_pixels_of_the_picture(avatars):
     page = avatars("?label=Robot&seed=5&steps=2")
-    form, _, content = chosen(page).partition(",")
-    shown = images.decode_png(base64.b64decode(content), "what is shown")
-    made = images.decode_png(download(page, "Download PNG"), "what is downloaded")
-    assert form == "data:image/png;base64" and np.array_equal(shown, images.enlarge(made, len(shown) // len(made)))
+    large, made = shown(page), images.decode_png(download(page, "Download PNG"), "what is downloaded")
+    assert np.array_equal(large, images.enlarge(made, len(large) // len(made)))
 
 
 def test_what_is_transparent_is_shown_so(avatars):
     page = avatars("?label=Robot&seed=5&steps=2")
     page.get_by_text("Transparent").click()
     settled(page)
-    shown = images.decode_png(base64.b64decode(chosen(page).partition(",")[2]), "what is shown")
-    assert shown.shape[2] == 4 and {0, 255} == set(np.unique(shown[..., 3]))
+    assert shown(page).shape[2] == 4 and {0, 255} == set(np.unique(shown(page)[..., 3]))
 
 
 def test_a_pixel_is_as_wide_as_another(avatars):
@@ -135,9 +139,9 @@ def test_a_pixel_is_as_wide_as_another(avatars):
 
 
 def test_the_page_has_an_address_of_its_own_too(avatars):
-    shown = avatars("avatars?label=Robot&steps=2")
-    assert shown.get_by_role("dialog").count() == 0 and tile(shown, "Robot").get_attribute("data-state") == "1"
-    assert shown.title() == "Avatars - ddpm_jax"
+    page = avatars("avatars?label=Robot&steps=2")
+    assert page.get_by_role("dialog").count() == 0 and tile(page, "Robot").get_attribute("data-state") == "1"
+    assert page.title() == "Avatars - ddpm_jax"
 
 
 def test_a_picture_to_start_from_can_be_taken_back(avatars):
