@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     config.net.word_layers = 0  # features per pixel that complete labels paint, for the colour classifier; 0 = none
     config.net.word_sets = ""  # words, with commas, each of which has all words paint other layers, as Female does
     config.net.word_prior = 0  # width of the net that completes open labels, fitted before the first step; 0 = none
+    config.net.motifs = 0  # found in pictures without labels before the first step, to be drawn like words; 0 = none
     config.net.groups = 8  # of the normalisation
     config.net.dropout = 0.0
     config.net.dtype = "float32"  # of activations: float32 or bfloat16 (accelerators)

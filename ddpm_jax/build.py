@@ -45,15 +45,20 @@ def make_model(config: Mapping[str, Any], spec: Spec) -> model.Model:
     """Return the model that a config (as nested values) describes, for the pictures and labels of `spec`."""
     palette = None if spec.palette is None else np.asarray(spec.palette, np.float32) / 127.5 - 1.0
     target = losses.TARGETS[config["loss"]["target"]](palette)
-    net, words = make_nets(**config["net"], spec=spec, target=target)
-    schedule = make_schedule(**config["schedule"])
-    return model.Model(spec, net, schedule, target, losses.WEIGHTINGS[config["loss"]["weighting"]], words)
+    schedule, weighting = make_schedule(**config["schedule"]), losses.WEIGHTINGS[config["loss"]["weighting"]]
+    made = make_nets(**config["net"], spec=spec, target=target)
+    return model.Model(spec=spec, schedule=schedule, target=target, weighting=weighting, **made)
 
 
-def make_nets(*, spec: Spec, word_prior: int = 0, **section: Any) -> tuple[nets.Net, prior.WordPrior | None]:
-    """Return the network, and the word prior if one is asked for and there are words."""
-    words = prior.WordPrior(word_prior) if word_prior and spec.labels.size else None
-    return make_net(**section, spec=spec), words
+def make_nets(*, spec: Spec, word_prior: int = 0, motifs: int = 0, **section: Any) -> dict[str, Any]:
+    """Return the network, the word prior if one is asked for and there are words, and how many motifs are.
+
+    Raises ValueError for motifs of pictures that have labels.
+    """
+    if motifs and spec.labels.size:
+        raise ValueError(f"net.motifs are found in pictures without labels; {spec.name} has words, so set it to 0")
+    words = prior.WordPrior(word_prior) if word_prior and (motifs or spec.labels.size) else None
+    return {"net": make_net(**section, spec=spec), "prior": words, "motifs": motifs}
 
 
 def make_net(
@@ -129,8 +134,8 @@ def assemble(config: ConfigDict, over: jax.sharding.Mesh) -> program.Parts:
     masks = pipeline.Masks(**values["masks"])
     if masks.none == 1:  # no word is ever shown: the model has none, rather than some that mean nothing
         dataset = without_labels(dataset)
-    if values["sampling"]["words"] == "prior" and not dataset.spec.labels.size:
-        raise runtime.BadInput("sampling.words is 'prior', but the data have no words; use 'net'")
+    if values["sampling"]["words"] == "prior" and not (dataset.spec.labels.size or values["net"]["motifs"]):
+        raise runtime.BadInput("sampling.words is 'prior', but the data have no words; use 'net', or net.motifs")
     plan = train.Plan(**values["train"])
     check_parts(plan, over.size)
     if len(dataset.train) < plan.batch_size:
@@ -173,7 +178,8 @@ def fine_tuned(
     space = Spec.from_json(checkpoint.read_meta(path)["spec"]).labels
     fresh = init(total)
     given, here = checkpoint.load_arrays(path, "ema"), jax.tree.map(np.asarray, devices.gathered(fresh.params))
-    given.pop(state.PRIOR, None)  # it is fitted to the labels of these data
+    for name in (state.PRIOR, state.MOTIFS):  # fitted to these data
+        given.pop(name, None)
     params, left = state.transplant(here, given, built.spec.labels, space)
     if jax.tree.all(jax.tree.map(np.array_equal, params, here)):
         raise runtime.BadInput(f"init_from: no array of {path} fits this net; give a checkpoint with the same net.*")

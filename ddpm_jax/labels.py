@@ -240,4 +240,9 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "(there are none)"
 
 
+def motifs(count: int) -> LabelSpace:
+    """Return the words by which motifs go (see motifs.py): "motif 1" and so on."""
+    return LabelSpace((Flags("motifs", tuple(f"motif {i + 1}" for i in range(count))),))
+
+
 KINDS = {"Categorical": Categorical, "Flags": Flags}

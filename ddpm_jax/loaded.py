@@ -88,7 +88,7 @@ class Loaded:
     def editing(self, label: Label | Sequence[Label], *, n: int, complete: bool) -> np.ndarray:
         """Return the vectors that a given picture is changed by. Raises ValueError where they leave nothing of it."""
         vectors = self.vectors(label, n=n, complete=complete)
-        if self.model.paints and (vectors != 0).all(axis=1).any():
+        if self.model.paints and vectors.size and (vectors != 0).all(axis=1).any():
             raise ValueError(
                 "a complete label says every pixel and would leave nothing of the picture; leave words open"
             )
@@ -118,10 +118,11 @@ class Loaded:
         """
         if asked.words == "net":
             return vectors
+        vectors = np.asarray(self.model.opened(vectors))
         first = self.completed(vectors[:1], engine.Places(*(part[:1] for part in at)), asked)[0]
         coins = np.random.default_rng(int(at.seed[0])).random(vectors.shape) < spread
         coins[0] = False
-        coins = coins[:, self.spec.labels.together.argmax(axis=1)]  # its first word's
+        coins = coins[:, self.model.space.together.argmax(axis=1)]  # its first word's
         return self.completed(np.where((vectors == 0) & coins, 0, first).astype(np.int8), at, asked)
 
     def swapped(

@@ -12,21 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, UInt8
 
-from ddpm_jax import guidance, likelihood, losses, prior
+from ddpm_jax import guidance, labels, likelihood, losses, motifs, prior
 from ddpm_jax.datasets.spec import Spec
 from ddpm_jax.guidance import Guidance
 from ddpm_jax.nets import Net
+from ddpm_jax.nets.words import WordLayers, paint
 from ddpm_jax.prior import Logits, WordPrior
 from ddpm_jax.samplers import Denoiser
 from ddpm_jax.schedules import Schedule
-from ddpm_jax.state import PRIOR
+from ddpm_jax.state import LAYERS, MOTIFS, PRIOR
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
     """The net, what its raw output means, the noise it was trained on, and the pictures it makes (`spec`).
 
-    `prior`, if any, completes labels; its parameters are those of the net's entry `state.PRIOR`.
+    `prior`, if any, completes labels; its parameters are those of the net's entry `state.PRIOR`. Pictures without
+    labels may have so many `motifs` instead (see motifs.py): codes of these are completed and painted like labels.
     """
 
     spec: Spec
@@ -35,6 +37,7 @@ class Model:
     target: losses.Target
     weighting: losses.Weighting
     prior: WordPrior | None = None
+    motifs: int = 0
 
     def init(self, key: Key[Array, ""]) -> Any:
         """Return fresh parameters, float32."""
@@ -42,7 +45,9 @@ class Model:
         return self.net.init(key, jnp.zeros(self.spec.shape), jnp.float32(0.5), label)["params"]
 
     def predict(self, params: Any, x_t: Array, t: Array, label: Array) -> Array:
-        """Return the raw output [h, w, k] for x_t [h, w, c] at time t under a three-state label [words]."""
+        """Return the raw output [h, w, k] for x_t [h, w, c] at time t under a three-state label [words], or a code."""
+        if self.motifs and label.shape[0]:
+            return paint(self.layers, params[MOTIFS][LAYERS], label)
         return cast(Array, self.net.apply({"params": params}, x_t, t, label))
 
     def loss(self, params: Any, data: Array, label: Array, t: Array, key: Array) -> tuple[Array, Array]:
@@ -86,6 +91,26 @@ class Model:
 
         return likelihood.bound(denoise, likelihood_0, x_0, key, table, k=terms)
 
+    @functools.cached_property
+    def space(self) -> labels.LabelSpace:
+        """The words that the prior knows: those of labels, or the motifs."""
+        return labels.motifs(self.motifs) if self.motifs else self.spec.labels
+
+    @property
+    def layers(self) -> WordLayers:
+        """What paints the motifs."""
+        return self.net.layers(*self.spec.shape[:2])
+
+    def opened(self, label: Array | np.ndarray) -> Array:
+        """Return what the prior completes: labels [..., words] themselves, or as many codes that say nothing."""
+        if self.motifs and not label.shape[-1]:
+            return jnp.zeros((*label.shape[:-1], self.motifs), jnp.int8)
+        return jnp.asarray(label)
+
+    def code(self, params: Any, data: Array) -> Array:
+        """Return what motifs a picture has, int8 [motifs] of +1 and -1, by its colours of the palette [h, w]."""
+        return jnp.where(motifs.encode(params[MOTIFS]["encoder"], data) > 0, 1, -1).astype(jnp.int8)
+
     def words(self, params: Any) -> Logits:
         """Return the word prior's logits as a function of a label. Raises ValueError where the model has none."""
         if self.prior is None:
@@ -108,7 +133,7 @@ class Model:
         `weak` are the parameters of a worse net, for guidance against it.
         """
         spread = guidance.logit_deviation if self.target.decode else guidance.deviation
-        guide = guidance.undivided(guide) if self.paints and len(guide.labels) > 1 else guide
+        guide = guidance.undivided(guide) if self.paints and guide.labels.size and len(guide.labels) > 1 else guide
         worse = None if weak is None else functools.partial(self.predict, weak)
         raw = guidance.predictor(functools.partial(self.predict, params), guide, weak=worse, spread=spread)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from ddpm_jax import labels
 
@@ -81,17 +81,41 @@ def complete(given: Logits, label: Label, key: Key[Array, ""], space: labels.Lab
     partly = (together & (label == 0)[None]).any(axis=1) & (label != 0)
     order = jnp.argsort(jax.random.uniform(order_key, label.shape) - partly)
 
-    def decide(label: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
-        word, none = at
-        undecided = (together & (label == 0)[None]).any(axis=1)
-        chances = given(jnp.where(undecided, 0, label)) + noise  # their largest is drawn by softmax (Gumbel)
-        mine = jnp.asarray(together)[word] & (label == 0)
-        best = jnp.argmax(jnp.where(mine, chances, -jnp.inf))
-        drawn = jnp.where((jnp.arange(len(label)) == best) & (chances > none), 1, -1)
-        return jnp.where(mine, drawn, label).astype(label.dtype), None
-
     noise, none = jax.random.gumbel(word_key, label.shape), jax.random.gumbel(none_key, label.shape)
+
+    def decide(label: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
+        return _decided(given, label, *at, noise=noise, together=together), None
+
     return jax.lax.scan(decide, label, (order, none))[0]
+
+
+def redraw(
+    given: Logits, label: Label, loose: Bool[Array, "words"], key: Key[Array, ""], space: labels.LabelSpace
+) -> Label:
+    """Return a complete label of which the loose words were drawn once more, each from all others (Gibbs sampling).
+
+    What was drawn early, of few words, so comes to agree with what came later. The key is consumed.
+    """
+    order_key, none_key, word_key = jax.random.split(key, 3)
+    together = jnp.asarray(space.together)
+    noise, none = jax.random.gumbel(word_key, label.shape), jax.random.gumbel(none_key, label.shape)
+
+    def decide(label: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
+        label = jnp.where(together[at[0]] & loose, 0, label).astype(label.dtype)
+        return _decided(given, label, *at, noise=noise, together=space.together), None
+
+    order = jax.random.permutation(order_key, len(label))
+    return jax.lax.scan(decide, label, (order, none))[0]
+
+
+def _decided(given: Logits, label: Array, word: Array, none: Array, *, noise: Array, together: np.ndarray) -> Array:
+    """Return the label with a word decided, and with it what is open of its Categorical, by Gumbel noise."""
+    undecided = (together & (label == 0)[None]).any(axis=1)
+    chances = given(jnp.where(undecided, 0, label)) + noise  # their largest is drawn by softmax
+    mine = jnp.asarray(together)[word] & (label == 0)
+    best = jnp.argmax(jnp.where(mine, chances, -jnp.inf))
+    drawn = jnp.where((jnp.arange(len(label)) == best) & (chances > none), 1, -1)
+    return jnp.where(mine, drawn, label).astype(label.dtype)
 
 
 def shapes(prior: WordPrior, space: labels.LabelSpace) -> Any:
@@ -125,14 +149,19 @@ def _ruled_out(present: np.ndarray, space: labels.LabelSpace) -> np.ndarray:
 
 
 def fit(
-    prior: WordPrior, complete_labels: Int[np.ndarray, "n words"], key: Key[Array, ""], space: labels.LabelSpace
+    prior: WordPrior,
+    complete_labels: Int[np.ndarray, "n words"],
+    key: Key[Array, ""],
+    space: labels.LabelSpace,
+    *,
+    steps: int = STEPS,
 ) -> Any:
-    """Return the parameters of a prior for complete labels: `STEPS` of Adam on `bound`, half a minute on two cores.
+    """Return the parameters of a prior for complete labels: `steps` of Adam on `bound`, half a minute on two cores.
 
     Labels are drawn evenly, whatever the masks of the pictures' training favour. The key is consumed.
     """
     init_key, steps_key = jax.random.split(key)
-    optimizer = optax.adam(optax.cosine_decay_schedule(RATE, STEPS), b2=0.99)
+    optimizer = optax.adam(optax.cosine_decay_schedule(RATE, steps), b2=0.99)
 
     def mean_bound(params: Any, some: Array, keys: Array) -> Array:
         given = logits(prior, params)
@@ -151,4 +180,4 @@ def fit(
     params["open"]["bias"] = jnp.asarray(_odds(complete_labels > 0, space), jnp.float32)
     params["pairs"]["kernel"] = jnp.asarray(_ruled_out(complete_labels > 0, space), jnp.float32)
     run = jax.jit(lambda kept, keys: jax.lax.scan(step, kept, keys)[0])
-    return run((params, optimizer.init(params)), jax.random.split(steps_key, STEPS))[0]
+    return run((params, optimizer.init(params)), jax.random.split(steps_key, steps))[0]

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from ddpm_jax import devices, model, pipeline, prior, runtime, state, step, train
+from ddpm_jax import devices, model, motifs, pipeline, prior, runtime, state, step, train
 from ddpm_jax.datasets.spec import Dataset
 
 Found = dict[str, jax.Array]
 Advance = Callable[[state.TrainState, Any], tuple[state.TrainState, Found]]
+FINDING = "step %d: %d motifs; a picture costs %.2f nats by its own"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,8 +40,12 @@ class Parts:
     @functools.cached_property
     def abstract_state(self) -> Any:
         """The shapes of the run's state with a sharding at each leaf: what a restore must be told."""
-        fitted, space = self.model.prior, self.model.spec.labels
-        words = {} if fitted is None else {state.PRIOR: prior.shapes(fitted, space)}
+        made, words = self.model, {}
+        if made.prior is not None:
+            words[state.PRIOR] = prior.shapes(made.prior, made.space)
+        if made.motifs:
+            find = functools.partial(motifs.init, made.layers, made.motifs, pipeline.resident(self.dataset))
+            words[state.MOTIFS] = jax.eval_shape(find, jax.random.key(0))
         shapes = jax.eval_shape(self.first, jax.ShapeDtypeStruct((), jnp.int32), words)
         return devices.placed(shapes, devices.LAYOUTS[self.layout](shapes, self.over))
 
@@ -70,13 +75,23 @@ class Parts:
         return state.init(params, self.optimizer.transform, total, early=self.optimizer.early > 0)
 
     def words(self) -> Any:
-        """Return the parameters of the word prior, fitted to the training labels, under their name; {} without one."""
-        fitted, key = self.model.prior, jax.random.fold_in(self.key, 2)
-        if fitted is None:
-            return {}
+        """Return the parameters of the word prior, fitted to the training labels, under their name; {} without one.
+
+        Of pictures without labels, those of their motifs, too, to whose codes the prior is fitted.
+        """
+        made, key, found = self.model, jax.random.fold_in(self.key, 2), {}
+        if made.prior is None:
+            return found
+        known, steps = self.dataset.labels[self.dataset.train], prior.STEPS
+        if made.motifs:
+            find_key, steps = jax.random.fold_in(self.key, 3), motifs.PRIOR_STEPS
+            logging.info("finding at most %d motifs in %d pictures", made.motifs, len(self.dataset.train))
+            images, report = pipeline.resident(self.dataset), functools.partial(logging.info, FINDING)
+            found[state.MOTIFS], known = motifs.fit(
+                made.layers, made.motifs, images, find_key, steps=motifs.STEPS, report=report
+            )
         logging.info("fitting the word prior to %d labels", len(self.dataset.train))
-        space, known = self.dataset.spec.labels, self.dataset.labels[self.dataset.train]
-        return {state.PRIOR: prior.fit(fitted, known, key, space)}
+        return found | {state.PRIOR: prior.fit(made.prior, known, key, made.space, steps=steps)}
 
     def table(self) -> pipeline.Tables:
         """Return where the words of the training labels are."""

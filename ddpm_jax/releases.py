@@ -17,6 +17,7 @@ CLASSIFIER = "classifier_"
 PARTS = ("state", "meta")  # of a checkpoint; what else Orbax writes, nobody reads
 # What words do beside the U-Net, and the keys of a configuration that say so.
 WORDS = {"word_layers": (("net", "word_layers"), ("net", "word_sets"))}
+WORDS |= {"motifs": (("net", "word_layers"), ("net", "motifs"))}
 WORDS |= {"word_prior": (("net", "word_prior"), ("sampling", "words"))}
 _OWN = ("checksums", "sha256", "format_version")  # what a description says of its own arrays
 

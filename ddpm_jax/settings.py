@@ -25,6 +25,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "net.word_maps": (0, 4096),
     "net.word_layers": (0, 4096),
     "net.word_prior": (0, 4096),
+    "net.motifs": (0, 4096),
     "net.head_channels": (0, 4096),
     "net.groups": (1, 4096),
     "net.dropout": (0, 0.95),
@@ -110,6 +111,10 @@ def check(config: ConfigDict) -> None:
         raise runtime.BadInput("train.steps x train.batch_size must stay below 2^32 images")
     if values["net.word_layers"] and (values["loss.target"] != "palette" or not values["net.head_channels"]):
         raise runtime.BadInput("net.word_layers paint colours: they need loss.target 'palette' and net.head_channels")
+    if values["net.motifs"] and not (values["net.word_layers"] and values["net.word_prior"]):
+        raise runtime.BadInput(
+            "net.motifs are painted and drawn like words: set net.word_layers and net.word_prior, too"
+        )
     if values["sampling.words"] == "prior" and not values["net.word_prior"]:
         raise runtime.BadInput("sampling.words is 'prior', but net.word_prior is 0; use words of 'net', or a width")
     if values["sampling.words"] == "prior" and {values["sampling.guidance"], values["sampling.autoguidance"]} != {1}:

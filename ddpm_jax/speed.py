@@ -22,7 +22,7 @@ from ddpm_jax.datasets.spec import Dataset, Spec, dataset
 PICTURES, COLOURS = 9_000, 222  # as many as punks_cfg trains on, and of its palette
 STEPS, GUIDANCE = 10, 1.5  # of sampling
 # The peer paints no layers and completes no labels.
-U_NET_ALONE = {"net.word_layers": 0, "net.word_sets": "", "net.word_prior": 0, "sampling.words": "net"}
+U_NET_ALONE = {"net.word_layers": 0, "net.word_sets": "", "net.word_prior": 0, "net.motifs": 0, "sampling.words": "net"}
 NETS: dict[str, dict[str, Any]] = {  # what differs from punks_cfg
     "punks": U_NET_ALONE,
     "plain": {

@@ -11,6 +11,7 @@ from jaxtyping import Array, Int
 from ddpm_jax.labels import LabelSpace
 
 LAYERS = "word_layers"  # the module of a net that paints complete labels
+MOTIFS = "motifs"  # beside a net's modules: what paints motifs (see motifs.py), which no step changes either
 PRIOR = "word_prior"  # beside a net's modules: what completes labels (see prior.py), which no step changes
 # Arrays whose first axis is words, or so many states of all words one after another (see nets/words.py, nets/unet.py).
 BY_WORD = {"word_maps/present": 1, "word_maps/absent": 1, "label_in/kernel": 2}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from ddpm_jax.state import LAYERS, PRIOR, TrainState, within
+from ddpm_jax.state import LAYERS, MOTIFS, PRIOR, TrainState, within
 
 LEVELS = 4  # quarters of t in [0, 1] whose losses are reported apart
 
@@ -71,10 +71,10 @@ def make_optimizer(
 def _decays(params: Any) -> Any:
     """Say which parameters decay: matrices and larger ones.
 
-    Not the word prior, which no step changes, and of the word layers only what they paint: how high and how opaque a
-    word is has no value that says nothing, as 0 is elsewhere.
+    Not the word prior and the motifs, which no step changes, and of the word layers only what they paint: how high and
+    how opaque a word is has no value that says nothing, as 0 is elsewhere.
     """
-    kept = (PRIOR, *(f"{LAYERS}/{name}" for name in ("heights", "order", "opacity", "opacity_everywhere")))
+    kept = (PRIOR, MOTIFS, *(f"{LAYERS}/{name}" for name in ("heights", "order", "opacity", "opacity_everywhere")))
     return jax.tree_util.tree_map_with_path(
         lambda path, p: p.ndim > 1 and not any(within(path, name) for name in kept), params
     )

@@ -49,7 +49,9 @@ def test_what_only_the_data_and_the_devices_can_tell_is_refused_too(changes, mes
 )
 def test_the_shipped_nets_take_their_images_and_attend_where_they_say(module, shape, heights):
     section = runtime.jsonable(module.get_config().net.to_dict())
-    net, _ = build.make_nets(**section, spec=spec.Spec("made", shape, LabelSpace()), target=losses.TARGETS["eps"](None))
+    net = build.make_nets(**section, spec=spec.Spec("made", shape, LabelSpace()), target=losses.TARGETS["eps"](None))[
+        "net"
+    ]
     assert net.attention == heights
 
 
@@ -146,5 +148,7 @@ def test_parts_of_a_batch_are_named_when_they_do_not_divide():
 def test_what_pictures_are_is_the_ground_of_their_layers():
     space = LabelSpace((Flags("things", ("Bell",)), Categorical("kind", ("Cat", "Dog")), Flags("more", ("Cap",))))
     section = runtime.jsonable(avatars_cfg.get_config().net.to_dict())
-    net, _ = build.make_nets(**section, spec=spec.Spec("made", (16, 16, 3), space), target=losses.TARGETS["eps"](None))
+    net = build.make_nets(**section, spec=spec.Spec("made", (16, 16, 3), space), target=losses.TARGETS["eps"](None))[
+        "net"
+    ]
     assert net.word_ground == (1, 2)

@@ -25,7 +25,7 @@ INSIDE_FUNCTIONS = set(
 L0 = set("schedules process losses samplers guidance edit likelihood labels masking".split())
 L1 = {"nets", "prior"}
 L2 = {"datasets", "pipeline"}
-L3 = {"model", "state", "step", "engine", "requests"}
+L3 = {"model", "state", "step", "engine", "requests", "motifs"}
 BELOW_L4 = L0 | L1 | L2 | L3
 FILES_OF_L4 = set(
     "checkpoint archive releases metrics events images animation runtime devices processes journal train".split()
@@ -54,9 +54,10 @@ TABLE = [
     Row("prior", PURE | NUMERIC | {"labels", "flax.linen", "optax"}),
     Row("datasets/", STDLIB | {"numpy", "labels", "PIL", "array_record", "tensorflow_datasets"}),
     Row("pipeline", STDLIB | NUMERIC | {"labels", "masking", "datasets"}),
-    Row("model", PURE | NUMERIC | L0 | L1 | {"state", "datasets"}),
+    Row("model", PURE | NUMERIC | L0 | L1 | {"state", "datasets", "motifs"}),
     Row("requests", PURE | NUMERIC | L0),
     Row("engine", PURE | NUMERIC | L0 | {"prior", "model", "requests"}),
+    Row("motifs", PURE | NUMERIC | {"nets", "state", "step", "flax.linen", "optax"}),
     Row("state step", PURE | NUMERIC | L0 | {"optax"}),
     Row("checkpoint archive releases", EFFECTS | {"etils", "ml_dtypes", "orbax", "tensorstore"}),
     Row("metrics events", EFFECTS | {"clu", "tensorboard"}),

@@ -89,7 +89,7 @@ def bits(bench: Bench) -> list[Row]:
         found["complete labels"] = bench.subject.bounds(labels, images, grid)
     details = {"T": BOUND_STEPS, "last": last}
     rows = [row for kind, nats in found.items() for row in _bits(bench, kind, nats, likelihood.Terms._fields, details)]
-    if bench.subject.asked.words == "prior":
+    if bench.subject.asked.words == "prior" and labels.shape[1]:
         nats = np.column_stack([bench.subject.word_bounds(labels), found["complete labels"]])
         fields = ("words", *likelihood.Terms._fields)
         rows += _bits(bench, "no label but words of the prior", nats, fields, details)

@@ -6,8 +6,8 @@ from flax import linen as nn
 class Net(nn.Module):
     """A network for one example: (x_t [h, w, c], t, label [words], deterministic) -> raw output [h, w, out_channels].
 
-    Its fields are `out_channels`, the keys of a configuration's section `net` but `name` and `word_prior` (the words of
-    `word_sets` as positions), and `word_ground`, the positions of the words of Categoricals.
+    Its fields are `out_channels`, the keys of a configuration's section `net` but `name`, `word_prior` and `motifs`
+    (the words of `word_sets` as positions), and `word_ground`, the positions of the words of Categoricals.
     """
 
     @property

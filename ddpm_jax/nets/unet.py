@@ -112,13 +112,15 @@ class UNet(Net):
         if self.head_channels:
             painted = None
             if label.shape[0] and self.word_layers:
-                painted = self._layers(x.shape[0], x.shape[1])(label, deterministic)
+                painted = self.layers(x.shape[0], x.shape[1])(label, deterministic)
                 x = jnp.where((label != 0).all(), 0, x)  # a complete label says every pixel
             # Without a bias, one pass less over the largest array of the net: the features have one already.
             x = blocks.Classifier(self.out_channels, self.dtype, name="classify")(x, painted)
         return x.astype(jnp.float32)
 
-    def _layers(self, height: int, width: int) -> nn.Module:
+    @nn.nowrap
+    def layers(self, height: int, width: int) -> words.WordLayers:
+        """Return what paints complete labels of pictures of a size, with its fields as this net says."""
         shape = (height, width, self.word_layers)
         sets, ground = tuple(self.word_sets), tuple(self.word_ground)
         return words.WordLayers(shape, self.out_channels, sets, self.dtype, ground, name="word_layers")

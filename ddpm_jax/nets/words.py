@@ -1,5 +1,7 @@
 """What words do to pixels, for ONE label [words] of +1 present, -1 absent, 0 unspecified: maps, and layers of paint."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,7 +73,7 @@ class WordLayers(nn.Module):
         of_words = self.param("word_colours", zeros, (words, self.colours))
         complete = (label != 0).all().astype(jnp.float32)
         canvas = complete * self.param("canvas", zeros, (1, h, w, d))[0]  # of one "word": see step.scale_by_adam
-        present = complete * (label > 0)  # [words]
+        present = complete * (label.astype(jnp.float32) + 1) / 2  # [words]; linear, for parts.py learns through it
         mine = jnp.stack([jnp.float32(1), *[present[i] for i in self.sets]])
         mine = mine.at[0].add(-mine[1:].sum())  # [sets], 1 for the one in use
         chosen = jnp.outer(present, mine)
@@ -102,6 +104,12 @@ class WordLayers(nn.Module):
     def _order(self, key: Array, shape: tuple[int, ...]) -> Array:
         del key
         return jnp.zeros(shape).at[np.array(self.ground, int)].set(GROUND)
+
+
+def paint(layers: WordLayers, params: Any, label: Float[Array, "words"]) -> Float[Array, "h w colours"]:
+    """Return the logits of each pixel's colour by a complete label (+1 and -1) alone; differentiable by it."""
+    features, rows = layers.apply({"params": params}, label, deterministic=False)
+    return features @ rows
 
 
 def _spread(maps: Float[Array, "*many h w"]) -> Float[Array, "*many h w"]:
