@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
@@ -20,7 +19,6 @@ from ddpm_jax.model import Model
 from ddpm_jax.requests import Settings, check_range
 
 BUCKETS = (1, 16, 64)  # numbers of pictures that are made at once; a call is padded to one of them
-SWEEPS = 2  # over the code of motifs, once it is drawn
 BOUND_TERMS = 16  # terms of a variational bound that are drawn for each picture
 
 
@@ -163,18 +161,8 @@ def _seen(x_0: Array, x_t: Array) -> tuple[Array, Array]:
 
 
 def complete_one(label: Array, at: Places, params: Any, *, model: Model) -> Array:
-    """Return the complete label, or code, int8 [words] that the prior makes of a label for the picture of a place."""
-    given, key, open_label = model.words(params), _keys(at)[2], model.opened(label)
-    label = prior.complete(given, open_label, key, model.space)
-    return _agreed(label, open_label == 0, key, params, model=model) if model.motifs else label
-
-
-def _agreed(code: Array, loose: Array, key: Array, params: Any, *, model: Model) -> Array:
-    """Return a code whose loose motifs agree with each other, and with what the picture of it is read as."""
-    for sweep in range(SWEEPS):
-        code = prior.redraw(model.words(params), code, loose, jax.random.fold_in(key, sweep), model.space)
-    logits = model.predict(params, jnp.zeros(model.spec.shape), jnp.float32(0), code)
-    return jnp.where(loose, model.code(params, logits.argmax(axis=-1)), code)
+    """Return the complete label int8 [words], or code of motifs, that the prior makes of one for a place's picture."""
+    return model.complete(params, label, _keys(at)[2])
 
 
 def _mean(guide: Guidance, start: Array, at: Places, nets: Nets, rows: samplers.Rows, *, model: Model) -> Array:

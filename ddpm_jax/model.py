@@ -22,6 +22,8 @@ from ddpm_jax.samplers import Denoiser
 from ddpm_jax.schedules import Schedule
 from ddpm_jax.state import LAYERS, MOTIFS, PRIOR
 
+SWEEPS = 2  # over the code of motifs, once it is drawn
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
@@ -110,6 +112,21 @@ class Model:
     def code(self, params: Any, data: Array) -> Array:
         """Return what motifs a picture has, int8 [motifs] of +1 and -1, by its colours of the palette [h, w]."""
         return jnp.where(motifs.encode(params[MOTIFS]["encoder"], data) > 0, 1, -1).astype(jnp.int8)
+
+    def complete(self, params: Any, label: Array, key: Key[Array, ""]) -> Array:
+        """Return the complete label, or code, int8 [words] that the prior makes of a label. The key is consumed.
+
+        Motifs are less independent than words. So each is drawn `SWEEPS` times more, from all others; and they are what
+        the picture of their code is read as, which agrees with itself more often than they do.
+        """
+        given, opened = self.words(params), self.opened(label)
+        made = prior.complete(given, opened, key, self.space)
+        if not self.motifs:
+            return made
+        for sweep in range(SWEEPS):
+            made = prior.redraw(given, made, opened == 0, jax.random.fold_in(key, sweep), self.space)
+        picture = paint(self.layers, params[MOTIFS][LAYERS], made).argmax(axis=-1)
+        return jnp.where(opened == 0, self.code(params, picture), made)
 
     def words(self, params: Any) -> Logits:
         """Return the word prior's logits as a function of a label. Raises ValueError where the model has none."""

@@ -1,15 +1,17 @@
 """Motifs: what is drawn together is found together, rare or not, from pictures alone; and free pictures are of it."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import tiny_config
+from conftest import script, tiny_config
 
 import ddpm_jax
 from ddpm_jax import build, checkpoint, labels, motifs, prior, runtime, train
+from ddpm_jax.evaluation import classifier
 from ddpm_jax.nets.words import WordLayers, paint
 
 CHANCES = (0.5, 0.3, 0.3, 0.05)  # of each motif; the last, a single pixel, lies on the first
@@ -139,3 +141,13 @@ def test_motifs_need_pictures_without_words_and_what_paints_and_draws_them():
         build.build(tiny_config(**{**QUICK, "masks__none": 0.1}))
     with pytest.raises(runtime.BadInput, match=r"net.motifs are painted and drawn like words: set net.word_layers"):
         build.build(tiny_config(**{**QUICK, "net__word_layers": 0}))
+
+
+def test_evaluation_says_what_held_out_pictures_cost_by_their_motifs(run, tmp_path, monkeypatch):
+    out, settings = tmp_path / "found.json", classifier.Settings
+    monkeypatch.setattr(classifier, "Settings", functools.partial(settings, steps=20, batch=64))
+    words = ["--metrics=bits", "--share=0.01", f"--checkpoint={run}", f"--root={tmp_path}", f"--out={out}"]
+    assert script("evaluate").main(words) == 0
+    rows = [row for row in json.loads(out.read_text())["rows"] if row["metric"] == "bits_per_image"]
+    assert ["words of the prior" in row["what"] for row in rows] == [False, True]
+    assert rows[1]["details"]["terms"]["words"] > 0 and all(row["value"] > 0 for row in rows)

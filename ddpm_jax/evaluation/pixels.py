@@ -77,8 +77,8 @@ def off_palette(bench: Bench) -> list[Row]:
 def bits(bench: Bench) -> list[Row]:
     """The variational bound of held-out pictures, under no label and under their complete one.
 
-    With words of a prior also of no label by way of the words: -log p(label, picture) bounds -log p(picture), closely
-    where a picture has one label.
+    With words of a prior also of no label by way of the words, or of motifs: -log p(label, picture) bounds
+    -log p(picture), closely where a picture has one label.
     """
     positions = bench.some(bench.sizes.bounds)
     labels, images = bench.data.labels[positions], bench.data.images[positions]
@@ -89,8 +89,10 @@ def bits(bench: Bench) -> list[Row]:
         found["complete labels"] = bench.subject.bounds(labels, images, grid)
     details = {"T": BOUND_STEPS, "last": last}
     rows = [row for kind, nats in found.items() for row in _bits(bench, kind, nats, likelihood.Terms._fields, details)]
-    if bench.subject.asked.words == "prior" and labels.shape[1]:
-        nats = np.column_stack([bench.subject.word_bounds(labels), found["complete labels"]])
+    if bench.subject.asked.words == "prior":
+        said = labels if labels.shape[1] else bench.subject.codes(images)
+        given = found["complete labels"] if labels.shape[1] else bench.subject.bounds(said, images, grid)
+        nats = np.column_stack([bench.subject.word_bounds(said), given])
         fields = ("words", *likelihood.Terms._fields)
         rows += _bits(bench, "no label but words of the prior", nats, fields, details)
     return rows

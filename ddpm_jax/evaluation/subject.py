@@ -1,6 +1,7 @@
 """The model that is judged: what it draws, kept on disk so that a cut evaluation goes on where it was."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -54,6 +55,11 @@ class Subject:
 
         what = {"what": "bounds", "grid": grid.tolist(), "terms": engine.BOUND_TERMS, "images": _digest(images)}
         return self._in_parts("bounds", what, labels, 0, bound)
+
+    def codes(self, images: np.ndarray) -> np.ndarray:
+        """Return which motifs pictures of colours of the palette [n, h, w] have, int8 [n, motifs] of +1 and -1."""
+        read = jax.jit(jax.vmap(functools.partial(self.engine.model.code, self.nets.params)))
+        return np.concatenate([read(images[i : i + CHUNK]) for i in range(0, len(images), CHUNK)])
 
     def word_bounds(self, labels: np.ndarray) -> np.ndarray:
         """Return a bound on -log p of complete labels [n, words] by the word prior, in nats [n]."""
