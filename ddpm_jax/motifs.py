@@ -30,7 +30,7 @@ SOFTNESS = (1.0, 0.5)  # temperature of the relaxation at the first step, and fr
 FIRST, EVERY, LAST = 60, 125, 0.9  # steps between which motifs begin anew, and the share of the steps that it ends at
 MOST = 16  # of them at a time, four times as many at first
 RARE = 5e-4  # share of the pictures below which nothing is a motif
-WORTH = 0.01  # nats a picture that a feature must cost for a motif to begin as it
+WORTH = 0.005  # nats a picture that a feature must cost for a motif to begin as it
 SURE = 3.0  # logits of a motif that begins as a feature: of pictures with it, less without
 
 

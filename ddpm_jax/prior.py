@@ -27,19 +27,31 @@ Logits = Callable[[Label], Float[Array, "words"]]  # a label -> of each word, th
 
 
 class WordPrior(nn.Module):
-    """The net: from a label [words] the logits [words] of each word to be present, given what the label says."""
+    """The net: from a label [words] the logits [words] of each word to be present, given what the label says.
+
+    A `deep` one has a normalised residual block in the place of one layer, for words that say much of each other.
+    """
 
     width: int
+    deep: bool = False
 
     @nn.compact
     def __call__(self, label: Label) -> Float[Array, "words"]:
         """Return the logits; those of words that the label specifies mean nothing."""
         said = jnp.concatenate([label > 0, label < 0]).astype(jnp.float32)  # [2 words]
-        x = nn.silu(nn.Dense(self.width, name="said")(said))
-        x += nn.silu(nn.Dense(self.width, name="hidden")(x))
+        x = nn.Dense(self.width, name="said")(said)
+        x = self._block(x) if self.deep else self._layer(nn.silu(x))
         zeros = nn.initializers.zeros
         by_pairs = nn.Dense(label.shape[0], use_bias=False, kernel_init=zeros, name="pairs")(said[: label.shape[0]])
         return by_pairs + nn.Dense(label.shape[0], kernel_init=zeros, name="open")(x)
+
+    def _layer(self, x: Array) -> Array:
+        return x + nn.silu(nn.Dense(self.width, name="hidden")(x))
+
+    def _block(self, x: Array) -> Array:
+        inner = nn.silu(nn.Dense(self.width, name="hidden")(nn.LayerNorm(name="norm_in")(x)))
+        x += nn.Dense(self.width, kernel_init=nn.initializers.normal(0.01), name="back")(inner)
+        return nn.silu(nn.LayerNorm(name="norm_out")(x))
 
 
 def logits(prior: WordPrior, params: Any) -> Logits:

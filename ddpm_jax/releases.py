@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax import archive, runtime
+from ddpm_jax import archive, runtime, state
 
 FOLDER = Path(__file__).parent / "pretrained"
 CLASSIFIER = "classifier_"
@@ -18,7 +18,7 @@ PARTS = ("state", "meta")  # of a checkpoint; what else Orbax writes, nobody rea
 # What words do beside the U-Net, and the keys of a configuration that say so.
 WORDS = {"word_layers": (("net", "word_layers"), ("net", "word_sets"))}
 WORDS |= {"motifs": (("net", "word_layers"), ("net", "motifs"))}
-WORDS |= {"word_prior": (("net", "word_prior"), ("sampling", "words"))}
+WORDS |= {"word_prior": (("net", "word_prior"), ("sampling", "words"), ("sampling", "autoguidance"))}
 _OWN = ("checksums", "sha256", "format_version")  # what a description says of its own arrays
 
 
@@ -47,10 +47,10 @@ def write_model(
 ) -> None:
     """Write the averaged parameters of a checkpoint, in float16, and its description without this machine's paths.
 
-    Its word layers and its word prior are those that the checkpoint `words` has, if given: they are learned apart from
-    the U-Net as well. Raises BadInput if that learned from other data, or has neither. The early net, if it keeps one,
-    comes along, or in its place the averages of the checkpoint `early`; BadInput if that has a net of other shapes,
-    or learned something else.
+    Its word layers, motifs and word prior are those that the checkpoint `words` has, if given: they are learned apart
+    from the U-Net as well. Raises BadInput if that learned from other data, or has none. The early net, if it keeps
+    one, comes along, or in its place the averages of the checkpoint `early`; BadInput if that has a net of other
+    shapes, or learned something else.
     """
     meta, arrays = archive.read_meta(source), archive.load_arrays(source, "ema")
     worse, about = _early(source, meta, early)
@@ -66,7 +66,7 @@ def write_model(
             raise runtime.BadInput(f"{words} has no word layers and no word prior; see net.word_layers, net.word_prior")
         for name in learned.keys() & WORDS.keys():
             arrays[name] = learned[name]
-            if worse:
+            if worse and name == state.LAYERS:  # of the net itself; the others no net is led away from
                 worse[name] = learned[name]
             for section, key in WORDS[name]:
                 config[section][key] = other["config"][section][key]

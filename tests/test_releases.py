@@ -64,9 +64,10 @@ def test_a_model_of_another_net_than_this_version_builds_is_refused_by_name(trai
 def saved(folder, fingerprint="f", **arrays):
     """A checkpoint of one number an array, of a net whose keys say the same numbers."""
     net = {"word_layers": arrays.get("word_layers", 0), "word_sets": "", "word_prior": arrays.get("word_prior", 0)}
-    config = {"data": {"root": "/somewhere"}, "init_from": "", "net": net, "sampling": {"words": "net"}}
+    sampling = {"words": "net", "autoguidance": 1.2}
+    config = {"data": {"root": "/somewhere"}, "init_from": "", "net": net, "sampling": sampling}
     if net["word_prior"]:
-        config["sampling"]["words"] = "prior"
+        config["sampling"] = {"words": "prior", "autoguidance": 1.0}
     releases.write(
         {name: {"w": np.full(2, value, np.float32)} for name, value in arrays.items()},
         {"config": config, "fingerprint": fingerprint, "step": 3},
@@ -84,7 +85,7 @@ def test_layers_and_a_prior_that_were_learned_apart_are_put_beside_the_u_net(own
     releases.write_model(source, own / "both", saved(tmp_path / "e", word_prior=7))
     made, meta = archive.load_arrays(own / "both"), archive.read_meta(own / "both")
     assert made["word_layers"]["w"][0] == 2 and made["word_prior"]["w"][0] == 7 == meta["config"]["net"]["word_prior"]
-    assert meta["config"]["sampling"]["words"] == "prior"
+    assert meta["config"]["sampling"] == {"words": "prior", "autoguidance": 1.0}  # which do not go with another
     with pytest.raises(runtime.BadInput, match="learned from other data"):
         releases.write_model(source, own / "both", saved(tmp_path / "c", "g", word_layers=6))
     with pytest.raises(runtime.BadInput, match="has no word layers and no word prior"):
