@@ -56,7 +56,9 @@ def make_nets(*, spec: Spec, word_prior: int = 0, motifs: int = 0, **section: An
     Raises ValueError for motifs of pictures that have labels.
     """
     if motifs and spec.labels.size:
-        raise ValueError(f"net.motifs are found in pictures without labels; {spec.name} has words, so set it to 0")
+        raise ValueError(
+            f"net.motifs are for pictures without labels; {spec.name} has words: set it to 0, or masks.none to 1"
+        )
     words = prior.WordPrior(word_prior, deep=motifs > 0) if word_prior and (motifs or spec.labels.size) else None
     return {"net": make_net(**section, spec=spec), "prior": words, "motifs": motifs}
 

@@ -24,7 +24,8 @@ from ddpm_jax.state import LAYERS
 STEPS, BATCH, RATE, LAYER_RATE = 5000, 128, 1e-3, 60.0  # of the fit, and how many times as fast the layers learn
 PRIOR_STEPS = 4000  # of the fit of a prior to codes, which are not as independent as words
 HIDDEN = 256  # width of the encoder
-FEATURE = ("row", "column", "colour")  # what it looks at; small enough to be the same as float16
+FEATURE = ("row", "column", "colour")  # what it looks at; up to 2048 the same as float16
+MOST_FEATURES = 65_536
 COST = ((0, 0.12, 0.25, 0.45, 0.55), (0.1, 0.5, 2.0, 2.0, 0.3))  # shares of the steps, and what a nat of the code costs
 SOFTNESS = (1.0, 0.5)  # temperature of the relaxation at the first step, and from seven tenths of them on
 FIRST, EVERY, LAST = 60, 125, 0.9  # steps between which motifs begin anew, and the share of the steps that it ends at
@@ -49,9 +50,15 @@ def init(layers: WordLayers, count: int, images: UInt8[np.ndarray, "n h w"], key
     """Return the parameters before the fit, of which no motif is there. The key is consumed.
 
     What the encoder looks at are those colours of pixels, as `row`, `column` and `colour`, that tell pictures apart.
+    Raises ValueError where there are none, or too many.
     """
     seen = [(*at, c) for at in np.ndindex(images.shape[1:]) for c in _colours(images[:, *at])]
-    features = np.array(seen, np.float32).reshape(-1, 3)
+    if not 0 < len(seen) <= MOST_FEATURES:
+        raise ValueError(
+            f"net.motifs look at each colour of each pixel that tells pictures apart, of which there are {len(seen)}; "
+            f"they are for pixel art, where there are 1 to {MOST_FEATURES}"
+        )
+    features = np.array(seen, np.float32)
     hidden_key, layers_key = jax.random.split(key)
     encoder = {
         **{name: jnp.asarray(column) for name, column in zip(FEATURE, features.T, strict=True)},

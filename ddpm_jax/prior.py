@@ -106,7 +106,8 @@ def redraw(
 ) -> Label:
     """Return a complete label of which the loose words were drawn once more, each from all others (Gibbs sampling).
 
-    What was drawn early, of few words, so comes to agree with what came later. The key is consumed.
+    Of a Categorical all words are to be loose, or none. What was drawn early, of few words, so comes to agree with what
+    came later. The key is consumed.
     """
     order_key, none_key, word_key = jax.random.split(key, 3)
     together = jnp.asarray(space.together)
@@ -168,9 +169,9 @@ def fit(
     *,
     steps: int = STEPS,
 ) -> Any:
-    """Return the parameters of a prior for complete labels: `steps` of Adam on `bound`, half a minute on two cores.
+    """Return the parameters of a prior for complete labels: `steps` of Adam on `bound`.
 
-    Labels are drawn evenly, whatever the masks of the pictures' training favour. The key is consumed.
+    `STEPS` of them take half a minute on two cores for the words of punks. Labels are drawn evenly, whatever the masks of the pictures' training favour. The key is consumed.
     """
     init_key, steps_key = jax.random.split(key)
     optimizer = optax.adam(optax.cosine_decay_schedule(RATE, steps), b2=0.99)

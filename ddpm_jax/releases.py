@@ -18,7 +18,7 @@ PARTS = ("state", "meta")  # of a checkpoint; what else Orbax writes, nobody rea
 # What words do beside the U-Net, and the keys of a configuration that say so.
 WORDS = {"word_layers": (("net", "word_layers"), ("net", "word_sets"))}
 WORDS |= {"motifs": (("net", "word_layers"), ("net", "motifs"))}
-WORDS |= {"word_prior": (("net", "word_prior"), ("sampling", "words"), ("sampling", "autoguidance"))}
+WORDS |= {"word_prior": (("net", "word_prior"), ("sampling", "words"))}
 _OWN = ("checksums", "sha256", "format_version")  # what a description says of its own arrays
 
 
@@ -70,6 +70,8 @@ def write_model(
                 worse[name] = learned[name]
             for section, key in WORDS[name]:
                 config[section][key] = other["config"][section][key]
+        if config["sampling"]["words"] == "prior":
+            config["sampling"]["autoguidance"] = 1.0  # which leaves nothing open to be led away from
         kept["words_from"] = other["sha256"]
     if about:
         config["optimizer"]["early"], kept["early_from"] = about["step"], about["sha256"]

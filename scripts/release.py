@@ -19,7 +19,7 @@ def make(argv: list[str] | None) -> None:
     parser.add_argument("--checkpoint", help="a workdir, or one of its checkpoints/<step>")
     parser.add_argument("--name", help="what it is to be called")
     parser.add_argument(
-        "--words", help="another checkpoint of these data, whose word layers and prior are taken instead"
+        "--words", help="another checkpoint of these data, whose word layers, motifs and prior are taken instead"
     )
     parser.add_argument("--early", help="another checkpoint, of few steps, for guidance to lead away from")
     parser.add_argument("--classifier", choices=tuple(judge.SPLITS), help="our classifier of a data set instead")

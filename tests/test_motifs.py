@@ -137,7 +137,7 @@ def test_variations_keep_most_motifs_and_a_picture_can_be_edited(run):
 
 
 def test_motifs_need_pictures_without_words_and_what_paints_and_draws_them():
-    with pytest.raises(ValueError, match=r"net.motifs are found in pictures without labels; avatars has words"):
+    with pytest.raises(ValueError, match=r"net.motifs are for pictures without labels; avatars has words"):
         build.build(tiny_config(**{**QUICK, "masks__none": 0.1}))
     with pytest.raises(runtime.BadInput, match=r"net.motifs are painted and drawn like words: set net.word_layers"):
         build.build(tiny_config(**{**QUICK, "net__word_layers": 0}))
@@ -151,3 +151,8 @@ def test_evaluation_says_what_held_out_pictures_cost_by_their_motifs(run, tmp_pa
     rows = [row for row in json.loads(out.read_text())["rows"] if row["metric"] == "bits_per_image"]
     assert ["words of the prior" in row["what"] for row in rows] == [False, True]
     assert rows[1]["details"]["terms"]["words"] > 0 and all(row["value"] > 0 for row in rows)
+
+
+def test_pictures_that_nothing_tells_apart_have_no_motifs():
+    with pytest.raises(ValueError, match=r"tells pictures apart, of which there are 0; they are for pixel art"):
+        motifs.init(LAYERS, 4, np.zeros((10, 8, 8), np.uint8), jax.random.key(0))

@@ -73,7 +73,8 @@ class WordLayers(nn.Module):
         of_words = self.param("word_colours", zeros, (words, self.colours))
         complete = (label != 0).all().astype(jnp.float32)
         canvas = complete * self.param("canvas", zeros, (1, h, w, d))[0]  # of one "word": see step.scale_by_adam
-        present = complete * (label.astype(jnp.float32) + 1) / 2  # [words]; linear, for parts.py learns through it
+        # [words]; of floats it is linear, for motifs.py learns through it.
+        present = complete * ((label > 0) if jnp.issubdtype(label.dtype, jnp.integer) else (label + 1) / 2)
         mine = jnp.stack([jnp.float32(1), *[present[i] for i in self.sets]])
         mine = mine.at[0].add(-mine[1:].sum())  # [sets], 1 for the one in use
         chosen = jnp.outer(present, mine)
