@@ -171,7 +171,8 @@ def fit(
 ) -> Any:
     """Return the parameters of a prior for complete labels: `steps` of Adam on `bound`.
 
-    `STEPS` of them take half a minute on two cores for the words of punks. Labels are drawn evenly, whatever the masks of the pictures' training favour. The key is consumed.
+    `STEPS` of them take half a minute on two cores for the words of punks. Labels are drawn evenly, whatever the masks
+    of the pictures' training favour. The key is consumed.
     """
     init_key, steps_key = jax.random.split(key)
     optimizer = optax.adam(optax.cosine_decay_schedule(RATE, steps), b2=0.99)
