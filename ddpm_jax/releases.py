@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax import archive, runtime, state
+from ddpm_jax import archive, runtime
 
 FOLDER = Path(__file__).parent / "pretrained"
 CLASSIFIER = "classifier_"
@@ -66,7 +66,7 @@ def write_model(
             raise runtime.BadInput(f"{words} has no word layers and no word prior; see net.word_layers, net.word_prior")
         for name in learned.keys() & WORDS.keys():
             arrays[name] = learned[name]
-            if worse and name == state.LAYERS:  # of the net itself; the others no net is led away from
+            if worse and name == "word_layers":  # of the net itself; the others no net is led away from
                 worse[name] = learned[name]
             for section, key in WORDS[name]:
                 config[section][key] = other["config"][section][key]
