@@ -157,6 +157,11 @@ class LabelSpace:
         return cls(tuple(KINDS[group["kind"]](group["name"], tuple(group["words"])) for group in groups))
 
 
+def motifs(count: int) -> LabelSpace:
+    """Return the words by which motifs go (see motifs.py): "motif 1" and so on."""
+    return LabelSpace((Flags("motifs", tuple(f"motif {i + 1}" for i in range(count))),))
+
+
 def implied_absent(space: LabelSpace, vector: Any) -> Any:
     """Say which words are absent because another of their Categorical is present: bool [size], NumPy or jax."""
     return ((vector > 0)[:, None] & space.rivals).any(axis=0)
@@ -238,11 +243,6 @@ def _listed(names: Iterable[str]) -> str:
     """Join names for an error message, at most a dozen of them."""
     names = list(names)
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "(there are none)"
-
-
-def motifs(count: int) -> LabelSpace:
-    """Return the words by which motifs go (see motifs.py): "motif 1" and so on."""
-    return LabelSpace((Flags("motifs", tuple(f"motif {i + 1}" for i in range(count))),))
 
 
 KINDS = {"Categorical": Categorical, "Flags": Flags}

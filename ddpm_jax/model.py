@@ -49,7 +49,7 @@ class Model:
     def predict(self, params: Any, x_t: Array, t: Array, label: Array) -> Array:
         """Return the raw output [h, w, k] for x_t [h, w, c] at time t under a three-state label [words], or a code."""
         if self.motifs and label.shape[0]:
-            return paint(self.layers, params[MOTIFS][LAYERS], label)
+            return self._painted(params, label)
         return cast(Array, self.net.apply({"params": params}, x_t, t, label))
 
     def loss(self, params: Any, data: Array, label: Array, t: Array, key: Array) -> tuple[Array, Array]:
@@ -109,6 +109,9 @@ class Model:
             return jnp.zeros((*label.shape[:-1], self.motifs), jnp.int8)
         return jnp.asarray(label)
 
+    def _painted(self, params: Any, code: Array) -> Array:
+        return paint(self.layers, params[MOTIFS][LAYERS], code)
+
     def code(self, params: Any, data: Array) -> Array:
         """Return what motifs a picture has, int8 [motifs] of +1 and -1, by its colours of the palette [h, w]."""
         return jnp.where(motifs.encode(params[MOTIFS]["encoder"], data) > 0, 1, -1).astype(jnp.int8)
@@ -125,7 +128,7 @@ class Model:
             return made
         for sweep in range(SWEEPS):
             made = prior.redraw(given, made, opened == 0, jax.random.fold_in(key, sweep), self.space)
-        picture = paint(self.layers, params[MOTIFS][LAYERS], made).argmax(axis=-1)
+        picture = self._painted(params, made).argmax(axis=-1)
         return jnp.where(opened == 0, self.code(params, picture), made)
 
     def words(self, params: Any) -> Logits:

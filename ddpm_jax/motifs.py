@@ -25,7 +25,7 @@ STEPS, BATCH, RATE, LAYER_RATE = 5000, 128, 1e-3, 60.0  # of the fit, and how ma
 PRIOR_STEPS = 4000  # of the fit of a prior to codes, which are not as independent as words
 HIDDEN = 256  # width of the encoder
 FEATURE = ("row", "column", "colour")  # what it looks at; up to 2048 the same as float16
-MOST_FEATURES = 65_536
+MOST_FEATURES = 65_536  # of these
 COST = ((0, 0.12, 0.25, 0.45, 0.55), (0.1, 0.5, 2.0, 2.0, 0.3))  # shares of the steps, and what a nat of the code costs
 SOFTNESS = (1.0, 0.5)  # temperature of the relaxation at the first step, and from seven tenths of them on
 FIRST, EVERY, LAST = 60, 125, 0.9  # steps between which motifs begin anew, and the share of the steps that it ends at
@@ -33,7 +33,6 @@ MOST = 16  # of them at a time, four times as many at first
 RARE = 5e-4  # share of the pictures below which nothing is a motif
 WORTH = 0.005  # nats a picture that a feature must cost for a motif to begin as it
 SURE = 3.0  # logits of a motif that begins as a feature: of pictures with it, less without
-
 
 Params = dict[str, Any]  # "encoder", and of the layers that paint, under state.LAYERS
 
@@ -96,15 +95,16 @@ def fit(
     params = init(layers, count, images, init_key)
     adam = step.scale_by_adam(b1=0.9, b2=0.99, layer_rate=LAYER_RATE)
     moments = adam.init(params)
-    data = jnp.asarray(images)
-    advance = jax.jit(functools.partial(_advance, layers, adam=adam, steps=steps))
+    data, own, features = jnp.asarray(images), _own(params["encoder"], images), len(params["encoder"]["row"])
+    advance = jax.jit(functools.partial(_advance, layers=layers, adam=adam, steps=steps))
     look = _looking(layers, data)
     for now in range(steps):
         if now == FIRST or (now and now % EVERY == 0 and now < LAST * steps):
             code, nats = look(params)
             report(now, (~_unused(code)).sum(), nats.sum(axis=(1, 2)).mean())
-            params, moments = _renew(params, moments, code, nats, images, MOST * (4 if now == FIRST else 1))
-        params, moments = advance(data, steps_key, params, moments, now)
+            unused = np.flatnonzero(_unused(code))[: MOST * (4 if now == FIRST else 1)]
+            params, moments = _renew(params, moments, unused, _dearest(nats, own, features, len(unused)))
+        params, moments = advance((params, moments), data, steps_key, now)
     code, nats = look(params)
     report(steps, (~_unused(code)).sum(), nats.sum(axis=(1, 2)).mean())
     return params, np.where(code, 1, -1).astype(np.int8)
@@ -132,17 +132,17 @@ def _loss(params: Params, batch: Array, key: Array, cost: Array, softness: Array
 
 
 def _advance(
-    layers: WordLayers,
+    kept: tuple[Params, Any],
     data: Array,
     key: Array,
-    params: Params,
-    moments: Any,
     now: Array,
     *,
+    layers: WordLayers,
     adam: optax.GradientTransformation,
     steps: int,
 ) -> tuple[Params, Any]:
     """Return parameters and moments after one step."""
+    params, moments = kept
     batch_key, code_key = jax.random.split(jax.random.fold_in(key, now))
     batch = data[jax.random.randint(batch_key, (BATCH,), 0, len(data))]
     done = now / steps
@@ -166,7 +166,7 @@ def _looking(layers: WordLayers, data: Array) -> Any:
 
     def look(params: Params) -> tuple[np.ndarray, np.ndarray]:
         found = [many(params, data[i : i + 2 * BATCH]) for i in range(0, len(data), 2 * BATCH)]
-        code, nats = (np.concatenate([np.asarray(motif) for motif in both]) for both in zip(*found, strict=True))
+        code, nats = (np.concatenate([np.asarray(part) for part in both]) for both in zip(*found, strict=True))
         return code, nats
 
     return look
@@ -178,17 +178,11 @@ def _unused(code: np.ndarray) -> np.ndarray:
     return (share < RARE) | (share > 1 - RARE)
 
 
-def _renew(
-    params: Params, moments: Any, code: np.ndarray, nats: np.ndarray, images: np.ndarray, most: int
-) -> tuple[Params, Any]:
-    """Begin motifs that no picture has, or all have, anew: each as the feature that costs the pictures most.
+def _renew(params: Params, moments: Any, unused: np.ndarray, starts: list[int]) -> tuple[Params, Any]:
+    """Begin motifs anew, each as a single feature; there may be fewer of these (positions), then some stay unused.
 
-    So are unused codes of vector quantisation (Dhariwal et al. 2020, arXiv 2005.00341). What comes with a feature is
-    taken to be explained by it before the next is chosen.
+    So are unused codes of vector quantisation (Dhariwal et al. 2020, arXiv 2005.00341).
     """
-    unused = np.flatnonzero(_unused(code))[:most]
-    features = np.stack([np.asarray(params["encoder"][name], int) for name in FEATURE])
-    starts = _dearest(nats, features, images, len(unused))
     params, mu = jax.tree.map(np.array, params), jax.tree.map(np.array, moments.mu)
     for motif, feature in zip(unused, starts, strict=False):
         for encoder, layers in ((params["encoder"], params[LAYERS]), (mu["encoder"], mu[LAYERS])):
@@ -202,21 +196,27 @@ def _renew(
     return jax.tree.map(jnp.asarray, params), moments._replace(mu=jax.tree.map(jnp.asarray, mu))
 
 
-def _dearest(nats: np.ndarray, features: np.ndarray, images: np.ndarray, most: int) -> list[int]:
-    """Return the positions of at most so many features [3, f] that cost nats [n, h, w] most, the dearest first."""
-    total = features.shape[1]
-    table = np.full((*images.shape[1:], int(images.max()) + 1), total)
-    table[*features] = np.arange(total)
-    own = table[*np.indices(images.shape)[1:], images]  # the feature that each pixel has; `total`, if it tells nothing
-    own, nats = own.reshape(len(own), -1), nats.reshape(len(nats), -1).copy()
-    count, chosen = np.bincount(own.ravel(), minlength=total + 1), []
+def _own(encoder: dict[str, Array], images: np.ndarray) -> np.ndarray:
+    """Return the position of the feature that each pixel has, int [n, pixels]; their number where it tells nothing."""
+    row, column, colour = (np.asarray(encoder[name], int) for name in FEATURE)
+    table = np.full((*images.shape[1:], int(images.max()) + 1), len(row))
+    table[row, column, colour] = np.arange(len(row))
+    return table[*np.indices(images.shape)[1:], images].reshape(len(images), -1)
+
+
+def _dearest(nats: np.ndarray, own: np.ndarray, features: int, most: int) -> list[int]:
+    """Return the positions of at most `most` of the features that cost nats [n, h, w] most, the dearest first.
+
+    What comes with a feature is taken to be explained by it before the next is chosen.
+    """
+    nats, count, chosen = nats.reshape(own.shape).copy(), np.bincount(own.ravel(), minlength=features + 1), []
     for _ in range(most):
-        cost = np.bincount(own.ravel(), nats.ravel(), minlength=total + 1)[:-1]
+        cost = np.bincount(own.ravel(), nats.ravel(), minlength=features + 1)[:features]
         feature = int(cost.argmax())
-        if cost[feature] < WORTH * len(images):
+        if cost[feature] < WORTH * len(own):
             break
         chosen.append(feature)
         have = (own == feature).any(axis=1)
-        shared = np.bincount(own[have].ravel(), minlength=total + 1) / np.maximum(count, 1)
+        shared = np.bincount(own[have].ravel(), minlength=features + 1) / np.maximum(count, 1)
         nats[have] *= (1 - shared)[own[have]]
     return chosen

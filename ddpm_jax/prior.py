@@ -92,13 +92,7 @@ def complete(given: Logits, label: Label, key: Key[Array, ""], space: labels.Lab
     order_key, none_key, word_key = jax.random.split(key, 3)
     partly = (together & (label == 0)[None]).any(axis=1) & (label != 0)
     order = jnp.argsort(jax.random.uniform(order_key, label.shape) - partly)
-
-    noise, none = jax.random.gumbel(word_key, label.shape), jax.random.gumbel(none_key, label.shape)
-
-    def decide(label: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
-        return _decided(given, label, *at, noise=noise, together=together), None
-
-    return jax.lax.scan(decide, label, (order, none))[0]
+    return _drawn(given, label, order, (none_key, word_key), together=together, loose=jnp.zeros(label.shape, bool))
 
 
 def redraw(
@@ -110,25 +104,27 @@ def redraw(
     came later. The key is consumed.
     """
     order_key, none_key, word_key = jax.random.split(key, 3)
-    together = jnp.asarray(space.together)
-    noise, none = jax.random.gumbel(word_key, label.shape), jax.random.gumbel(none_key, label.shape)
+    order = jax.random.permutation(order_key, len(label))
+    return _drawn(given, label, order, (none_key, word_key), together=space.together, loose=loose)
+
+
+def _drawn(
+    given: Logits, label: Array, order: Array, keys: tuple[Array, Array], *, together: np.ndarray, loose: Array
+) -> Array:
+    """Return a label whose words are drawn in an order: those that are open, and what is loose once it is opened."""
+    none, noise = (jax.random.gumbel(key, label.shape) for key in keys)
 
     def decide(label: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
-        label = jnp.where(together[at[0]] & loose, 0, label).astype(label.dtype)
-        return _decided(given, label, *at, noise=noise, together=space.together), None
+        word, none = at
+        label = jnp.where(jnp.asarray(together)[word] & loose, 0, label).astype(label.dtype)
+        undecided = (together & (label == 0)[None]).any(axis=1)
+        chances = given(jnp.where(undecided, 0, label)) + noise  # their largest is drawn by softmax (Gumbel)
+        mine = jnp.asarray(together)[word] & (label == 0)
+        best = jnp.argmax(jnp.where(mine, chances, -jnp.inf))
+        drawn = jnp.where((jnp.arange(len(label)) == best) & (chances > none), 1, -1)
+        return jnp.where(mine, drawn, label).astype(label.dtype), None
 
-    order = jax.random.permutation(order_key, len(label))
     return jax.lax.scan(decide, label, (order, none))[0]
-
-
-def _decided(given: Logits, label: Array, word: Array, none: Array, *, noise: Array, together: np.ndarray) -> Array:
-    """Return the label with a word decided, and with it what is open of its Categorical, by Gumbel noise."""
-    undecided = (together & (label == 0)[None]).any(axis=1)
-    chances = given(jnp.where(undecided, 0, label)) + noise  # their largest is drawn by softmax
-    mine = jnp.asarray(together)[word] & (label == 0)
-    best = jnp.argmax(jnp.where(mine, chances, -jnp.inf))
-    drawn = jnp.where((jnp.arange(len(label)) == best) & (chances > none), 1, -1)
-    return jnp.where(mine, drawn, label).astype(label.dtype)
 
 
 def shapes(prior: WordPrior, space: labels.LabelSpace) -> Any:

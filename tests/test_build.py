@@ -49,10 +49,8 @@ def test_what_only_the_data_and_the_devices_can_tell_is_refused_too(changes, mes
 )
 def test_the_shipped_nets_take_their_images_and_attend_where_they_say(module, shape, heights):
     section = runtime.jsonable(module.get_config().net.to_dict())
-    net = build.make_nets(**section, spec=spec.Spec("made", shape, LabelSpace()), target=losses.TARGETS["eps"](None))[
-        "net"
-    ]
-    assert net.attention == heights
+    made = build.make_nets(**section, spec=spec.Spec("made", shape, LabelSpace()), target=losses.TARGETS["eps"](None))
+    assert made["net"].attention == heights
 
 
 def test_a_new_net_is_one_line_of_the_table(monkeypatch):
@@ -148,7 +146,5 @@ def test_parts_of_a_batch_are_named_when_they_do_not_divide():
 def test_what_pictures_are_is_the_ground_of_their_layers():
     space = LabelSpace((Flags("things", ("Bell",)), Categorical("kind", ("Cat", "Dog")), Flags("more", ("Cap",))))
     section = runtime.jsonable(avatars_cfg.get_config().net.to_dict())
-    net = build.make_nets(**section, spec=spec.Spec("made", (16, 16, 3), space), target=losses.TARGETS["eps"](None))[
-        "net"
-    ]
-    assert net.word_ground == (1, 2)
+    made = build.make_nets(**section, spec=spec.Spec("made", (16, 16, 3), space), target=losses.TARGETS["eps"](None))
+    assert made["net"].word_ground == (1, 2)
