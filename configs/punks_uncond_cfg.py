@@ -28,8 +28,10 @@ def get_config() -> ConfigDict:
     config.data.holdout = "iid"
     config.net.attention = (8,)
     config.net.word_maps = 0
+    config.net.motifs, config.net.word_layers, config.net.word_prior = 128, 16, 512
     config.loss.target = "palette"
     config.train.steps = 9_000
     config.log.eval_every = 1_000
     config.sampling.sampler, config.sampling.steps, config.sampling.times = "dpmpp_2m", 20, "log_snr"
+    config.sampling.words = "prior"
     return config

@@ -26,12 +26,12 @@ PRIOR_STEPS = 4000  # of the fit of a prior to codes, which are not as independe
 HIDDEN = 256  # width of the encoder
 FEATURE = ("row", "column", "colour")  # what it looks at; up to 2048 the same as float16
 MOST_FEATURES = 65_536  # of these
-COST = ((0, 0.12, 0.25, 0.45, 0.55), (0.1, 0.5, 2.0, 2.0, 0.3))  # shares of the steps, and what a nat of the code costs
+COST = ((0, 0.12, 0.25, 0.45, 0.6), (0.1, 0.5, 1.5, 1.5, 0.15))  # shares of the steps, and what a nat of the code costs
 SOFTNESS = (1.0, 0.5)  # temperature of the relaxation at the first step, and from seven tenths of them on
 FIRST, EVERY, LAST = 60, 125, 0.9  # steps between which motifs begin anew, and the share of the steps that it ends at
 MOST = 16  # of them at a time, four times as many at first
 RARE = 5e-4  # share of the pictures below which nothing is a motif
-WORTH = 0.005  # nats a picture that a feature must cost for a motif to begin as it
+WORTH = 0.002  # nats a picture that a feature must cost for a motif to begin as it
 SURE = 3.0  # logits of a motif that begins as a feature: of pictures with it, less without
 
 Params = dict[str, Any]  # "encoder", and of the layers that paint, under state.LAYERS

@@ -20,10 +20,13 @@ from ddpm_jax import labels
 
 STEPS, BATCH, RATE = 2000, 512, 2e-3  # of the fit
 RAREST = 1e-6  # share of labels that something never seen is taken to have
+PACE = (0.7, 0.7, 0.5, 0.35, 0.25, 0.2, 0.15)  # of `calibrate`: the share of what is off that a round mends
+DRAWS, AT_ONCE = 4096, 512  # labels of a round, and of them at a time
 CERTAIN, EVIDENCE = 8.0, 2.0  # logits: of what no label contradicts, and for each label that could have
 
 Label = Int[Array, "words"]
 Logits = Callable[[Label], Float[Array, "words"]]  # a label -> of each word, the logit that it is present
+Draw = Callable[[Any, Key[Array, ""]], Label]  # a prior's parameters, and a key -> a complete label
 
 
 class WordPrior(nn.Module):
@@ -191,3 +194,26 @@ def fit(
     params["pairs"]["kernel"] = jnp.asarray(_ruled_out(complete_labels > 0, space), jnp.float32)
     run = jax.jit(lambda kept, keys: jax.lax.scan(step, kept, keys)[0])
     return run((params, optimizer.init(params)), jax.random.split(steps_key, steps))[0]
+
+
+def calibrate(params: Any, complete_labels: Int[np.ndarray, "n words"], draw: Draw, key: Key[Array, ""]) -> Any:
+    """Return the parameters of a prior that `draw` makes labels of in which words are as frequent as in complete ones.
+
+    A prior learns what follows true labels, and is asked what follows its own (exposure bias, Bengio et al. 2015, arXiv
+    1506.03099): what is rare gets rarer. So, in rounds of `DRAWS` labels, each word's bias moves by a share of how far
+    its log odds are off, a smaller one each time (Robbins & Monro 1951). The key is consumed.
+    """
+    wanted = _log_odds(complete_labels)
+    many = jax.jit(jax.vmap(draw, in_axes=(None, 0)))
+    for at, pace in enumerate(PACE):
+        keys = jax.random.split(jax.random.fold_in(key, at), (DRAWS // AT_ONCE, AT_ONCE))
+        made = np.concatenate([np.asarray(many(params, some)) for some in keys])
+        off = np.clip(wanted - _log_odds(made), -1, 1)
+        params = params | {"open": params["open"] | {"bias": params["open"]["bias"] + pace * jnp.asarray(off)}}
+    return params
+
+
+def _log_odds(complete_labels: np.ndarray) -> np.ndarray:
+    """Return of each word the log odds of its share of labels [n, words], as if one of `DRAWS` more had it, one not."""
+    share = (complete_labels > 0).mean(axis=0, dtype=np.float32)
+    return np.log(share + 1 / DRAWS) - np.log(1 - share + 1 / DRAWS)

@@ -91,7 +91,17 @@ class Parts:
                 made.layers, made.motifs, images, find_key, steps=motifs.STEPS, report=report
             )
         logging.info("fitting the word prior to %d labels", len(self.dataset.train))
-        return found | {state.PRIOR: prior.fit(made.prior, known, key, made.space, steps=steps)}
+        fitted = prior.fit(made.prior, known, key, made.space, steps=steps)
+        if made.motifs:
+            logging.info("calibrating the word prior")
+            draw, key = functools.partial(self._draw, found), jax.random.fold_in(self.key, 4)
+            fitted = prior.calibrate(fitted, known, draw, key)
+        return found | {state.PRIOR: fitted}
+
+    def _draw(self, found: Any, fitted: Any, key: jax.Array) -> jax.Array:
+        """Return the code of a free picture by the motifs that were found and a prior. The key is consumed."""
+        nothing = jnp.zeros(self.dataset.spec.labels.size, jnp.int8)
+        return self.model.complete(found | {state.PRIOR: fitted}, nothing, key)
 
     def table(self) -> pipeline.Tables:
         """Return where the words of the training labels are."""

@@ -112,6 +112,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as quick:
         quick.setattr(motifs, "STEPS", 80)
         quick.setattr(motifs, "PRIOR_STEPS", 50)
+        quick.setattr(prior, "PACE", (0.5,))
         train.train(build.build(tiny_config(**QUICK, optimizer__weight_decay=0.5)), str(workdir))
     return workdir
 

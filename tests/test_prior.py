@@ -291,3 +291,23 @@ def test_each_set_of_layers_learns_from_its_own_pictures_alone(tmp_path):
         given = jnp.array(data.images[place]), jnp.array(data.labels[place]), jnp.float32(0.5), jax.random.key(2)
         moved = np.abs(learn(params, *given)["word_layers"]["maps"]).max(axis=(0, 2, 3, 4))
         assert moved[chosen] > 0 == moved[1 - chosen]
+
+
+def test_calibration_makes_words_as_frequent_as_they_are_and_moves_nothing_else():
+    wanted = np.where(np.random.default_rng(0).random((5000, 4)) < (0.02, 0.1, 0.5, 0.9), 1, -1).astype(np.int8)
+
+    def draw(params, key):  # too rare, as by exposure bias
+        return jnp.where(jax.random.logistic(key, (4,)) < params["open"]["bias"] - 0.7, 1, -1).astype(jnp.int8)
+
+    def odds(params):
+        made = jax.vmap(lambda key: draw(params, key))(jax.random.split(jax.random.key(9), 20_000))
+        share = (np.asarray(made) > 0).mean(axis=0)
+        return np.log(share / (1 - share))
+
+    true = (wanted > 0).mean(axis=0)
+    true = np.log(true / (1 - true))
+    before = {"open": {"bias": jnp.asarray(true, jnp.float32), "kernel": jnp.ones(2)}, "pairs": jnp.ones(3)}
+    after = prior.calibrate(before, wanted, draw, jax.random.key(1))
+    np.testing.assert_allclose(odds(before), true - 0.7, atol=0.15)
+    np.testing.assert_allclose(odds(after), true, atol=0.15)
+    assert after["pairs"] is before["pairs"] and after["open"]["kernel"] is before["open"]["kernel"]
