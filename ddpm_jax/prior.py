@@ -26,7 +26,7 @@ CERTAIN, EVIDENCE = 8.0, 2.0  # logits: of what no label contradicts, and for ea
 
 Label = Int[Array, "words"]
 Logits = Callable[[Label], Float[Array, "words"]]  # a label -> of each word, the logit that it is present
-Draw = Callable[[Any, Key[Array, ""]], Label]  # a prior's parameters, and a key -> a complete label
+Draw = Callable[[Any, Key[Array, "n"]], Int[Array, "n words"]]  # a prior's parameters, and keys -> complete labels
 
 
 class WordPrior(nn.Module):
@@ -204,10 +204,9 @@ def calibrate(params: Any, complete_labels: Int[np.ndarray, "n words"], draw: Dr
     its log odds are off, a smaller one each time (Robbins & Monro 1951). The key is consumed.
     """
     wanted = _log_odds(complete_labels)
-    many = jax.jit(jax.vmap(draw, in_axes=(None, 0)))
     for at, pace in enumerate(PACE):
         keys = jax.random.split(jax.random.fold_in(key, at), (DRAWS // AT_ONCE, AT_ONCE))
-        made = np.concatenate([np.asarray(many(params, some)) for some in keys])
+        made = np.concatenate([np.asarray(draw(params, some)) for some in keys])
         off = np.clip(wanted - _log_odds(made), -1, 1)
         params = params | {"open": params["open"] | {"bias": params["open"]["bias"] + pace * jnp.asarray(off)}}
     return params

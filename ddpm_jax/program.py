@@ -94,8 +94,8 @@ class Parts:
         fitted = prior.fit(made.prior, known, key, made.space, steps=steps)
         if made.motifs:
             logging.info("calibrating the word prior")
-            draw, key = functools.partial(self._draw, found), jax.random.fold_in(self.key, 4)
-            fitted = prior.calibrate(fitted, known, draw, key)
+            draw = functools.partial(jax.jit(jax.vmap(self._draw, in_axes=(None, None, 0))), found)
+            fitted = prior.calibrate(fitted, known, draw, jax.random.fold_in(self.key, 4))
         return found | {state.PRIOR: fitted}
 
     def _draw(self, found: Any, fitted: Any, key: jax.Array) -> jax.Array:

@@ -296,11 +296,12 @@ def test_each_set_of_layers_learns_from_its_own_pictures_alone(tmp_path):
 def test_calibration_makes_words_as_frequent_as_they_are_and_moves_nothing_else():
     wanted = np.where(np.random.default_rng(0).random((5000, 4)) < (0.02, 0.1, 0.5, 0.9), 1, -1).astype(np.int8)
 
+    @functools.partial(jax.vmap, in_axes=(None, 0))
     def draw(params, key):  # too rare, as by exposure bias
         return jnp.where(jax.random.logistic(key, (4,)) < params["open"]["bias"] - 0.7, 1, -1).astype(jnp.int8)
 
     def odds(params):
-        made = jax.vmap(lambda key: draw(params, key))(jax.random.split(jax.random.key(9), 20_000))
+        made = draw(params, jax.random.split(jax.random.key(9), 20_000))
         share = (np.asarray(made) > 0).mean(axis=0)
         return np.log(share / (1 - share))
 
