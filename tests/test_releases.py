@@ -61,23 +61,26 @@ def test_a_model_of_another_net_than_this_version_builds_is_refused_by_name(trai
         ddpm_jax.load("old")
 
 
-def saved(folder, fingerprint="f", **arrays):
+def saved(folder, fingerprint="f", early=None, **arrays):
     """A checkpoint of one number an array, of a net whose keys say the same numbers."""
-    net = {"word_layers": arrays.get("word_layers", 0), "word_sets": "", "word_prior": arrays.get("word_prior", 0)}
+    net = {key: arrays.get(key, 0) for key in ("word_layers", "word_prior", "motifs")} | {"word_sets": ""}
     sampling = {"words": "net", "autoguidance": 1.2}
     config = {"data": {"root": "/somewhere"}, "init_from": "", "net": net, "sampling": sampling}
+    config["optimizer"] = {"early": 2 if early else 0}
     if net["word_prior"]:
         config["sampling"] = {"words": "prior", "autoguidance": 1.0}
     releases.write(
         {name: {"w": np.full(2, value, np.float32)} for name, value in arrays.items()},
         {"config": config, "fingerprint": fingerprint, "step": 3},
         folder,
+        early=early,
     )
     return folder
 
 
 def test_layers_and_a_prior_that_were_learned_apart_are_put_beside_the_u_net(own, tmp_path):
     source, words = saved(tmp_path / "a", stem=1, word_layers=2), saved(tmp_path / "b", stem=5, word_layers=6)
+    led = saved(tmp_path / "g", early={"stem": {"w": np.zeros(2, np.float32)}}, stem=1)
     releases.write_model(source, own / "both", words)
     made, meta = archive.load_arrays(own / "both"), archive.read_meta(own / "both")
     assert made["stem"]["w"][0] == 1 and made["word_layers"]["w"][0] == 6 == meta["config"]["net"]["word_layers"]
@@ -86,6 +89,11 @@ def test_layers_and_a_prior_that_were_learned_apart_are_put_beside_the_u_net(own
     made, meta = archive.load_arrays(own / "both"), archive.read_meta(own / "both")
     assert made["word_layers"]["w"][0] == 2 and made["word_prior"]["w"][0] == 7 == meta["config"]["net"]["word_prior"]
     assert meta["config"]["sampling"] == {"words": "prior", "autoguidance": 1.0}  # which do not go with another
+    releases.write_model(led, own / "both", saved(tmp_path / "f", motifs=8, word_prior=7))
+    made, meta = archive.load_arrays(own / "both"), archive.read_meta(own / "both")
+    assert made["motifs"]["w"][0] == 8 == meta["config"]["net"]["motifs"]
+    assert archive.names_of(archive.read_meta(led), "early") and not archive.names_of(meta, "early")
+    assert meta["config"]["optimizer"]["early"] == 0
     with pytest.raises(runtime.BadInput, match="learned from other data"):
         releases.write_model(source, own / "both", saved(tmp_path / "c", "g", word_layers=6))
     with pytest.raises(runtime.BadInput, match="has no word layers and no word prior"):
