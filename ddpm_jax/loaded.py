@@ -16,6 +16,7 @@ from ddpm_jax.datasets.spec import Spec, unseen_pairs
 from ddpm_jax.guidance import Guidance
 from ddpm_jax.labels import Label
 from ddpm_jax.requests import How, Settings, check_range
+from ddpm_jax.state import MOTIFS, PRIOR
 
 MAX_PICTURES = 100_000
 
@@ -58,7 +59,7 @@ class Loaded:
         Karras et al. 2024 (arXiv 2406.02507): the worse net answers the same label. Weight 1 is this model alone. It
         takes the place of the early net that a checkpoint may bring along.
         """
-        if jax.tree.map(jnp.shape, weak.params) != jax.tree.map(jnp.shape, self.params):
+        if _shapes(weak.params) != _shapes(self.params):
             raise ValueError(f"{weak.path} has a net of other shapes; take an earlier checkpoint of the same run")
         led = copy.copy(self)
         led.weak = weak
@@ -66,6 +67,8 @@ class Loaded:
 
     def settings(self, **how: Unpack[How]) -> Settings:
         """Return sampler, evaluations, guidance and the like as they will be used: as given, or the checkpoint's."""
+        if "guidance" in how and not self.spec.labels.size:
+            how["guidance"] = 1.0  # without words it weighs nothing, and is no reason to draw otherwise
         asked = requests.settle(how, self.defaults)
         if asked.words == "prior" and self.model.prior is None:
             raise ValueError("this checkpoint has no word prior (net.word_prior is 0); use words of 'net'")
@@ -214,3 +217,8 @@ def _check_net(path: Path, arrays: Mapping[str, Any], made: model.Model) -> None
         raise runtime.BadInput(
             f"{path} was made by another version, whose net differs in {different[0]}; train it anew"
         )
+
+
+def _shapes(params: Any) -> Any:
+    """Return the shapes of a net's parameters; what draws words and motifs before it is no part of it."""
+    return jax.tree.map(jnp.shape, {name: part for name, part in params.items() if name not in (PRIOR, MOTIFS)})

@@ -201,7 +201,7 @@ def calibrate(params: Any, complete_labels: Int[np.ndarray, "n words"], draw: Dr
 
     A prior learns what follows true labels, and is asked what follows its own (exposure bias, Bengio et al. 2015, arXiv
     1506.03099): what is rare gets rarer. So, in rounds of `DRAWS` labels, each word's bias moves by a share of how far
-    its log odds are off, a smaller one each time (Robbins & Monro 1951). The key is consumed.
+    its log odds are off, at most 1, a smaller share each time (Robbins & Monro 1951). The key is consumed.
     """
     wanted = _log_odds(complete_labels)
     for at, pace in enumerate(PACE):
@@ -213,6 +213,9 @@ def calibrate(params: Any, complete_labels: Int[np.ndarray, "n words"], draw: Dr
 
 
 def _log_odds(complete_labels: np.ndarray) -> np.ndarray:
-    """Return of each word the log odds of its share of labels [n, words], as if one of `DRAWS` more had it, one not."""
+    """Return of each word the log odds of its share of labels [n, words].
+
+    Of 1 / `DRAWS` more than its share, and of the rest: what no label has, or each, has finite ones.
+    """
     share = (complete_labels > 0).mean(axis=0, dtype=np.float32)
     return np.log(share + 1 / DRAWS) - np.log(1 - share + 1 / DRAWS)

@@ -50,7 +50,7 @@ def write_model(
     Its word layers, motifs and word prior are those that the checkpoint `words` has, if given: they are learned apart
     from the U-Net as well. Raises BadInput if that learned from other data, or has none. The early net, if it keeps
     one, comes along, or in its place the averages of the checkpoint `early`; BadInput if that has a net of other
-    shapes, or learned something else. With motifs from `words` it stays behind.
+    shapes, or learned something else. One that `source` keeps stays behind where free pictures become those of motifs.
     """
     meta, arrays = archive.read_meta(source), archive.load_arrays(source, "ema")
     worse, about = _early(source, meta, early)
@@ -72,9 +72,11 @@ def write_model(
                 config[section][key] = other["config"][section][key]
         if config["sampling"]["words"] == "prior":
             config["sampling"]["autoguidance"] = 1.0  # which leaves nothing open to be led away from
-        if "motifs" in learned:  # of which free pictures are painted: it would lie there for nothing
-            worse, about, config["optimizer"]["early"] = {}, {}, 0
-            kept.pop("early_from", None)
+            if (
+                "motifs" in learned and early is None
+            ):  # free pictures need it no longer, and it is a quarter of the size
+                worse, config["optimizer"]["early"] = {}, 0
+                kept.pop("early_from", None)
         kept["words_from"] = other["sha256"]
     if about:
         config["optimizer"]["early"], kept["early_from"] = about["step"], about["sha256"]

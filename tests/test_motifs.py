@@ -125,8 +125,17 @@ def test_no_step_changes_motifs_and_a_free_picture_is_painted_of_them(run):
     model = ddpm_jax.load(run)
     drawn, again = model.sample(n=8, seed=3), model.sample(n=8, seed=3, steps=1)
     assert (drawn == again).all()  # nothing is left to sample
-    assert (drawn != model.sample(n=8, seed=3, words="net")).any()
+    by_net = model.sample(n=8, seed=3, words="net")
+    assert (drawn != by_net).any()
+    assert (drawn == model.sample(n=8, seed=3, guidance=3.0)).all()  # there is no label to weigh
     assert (model.sample(n=2, seed=3)[1] == drawn[1]).all()
+
+
+def test_a_net_with_motifs_is_led_away_from_one_without(run, tmp_path):
+    train.train(build.build(tiny_config(**{**QUICK, "net__motifs": 0, "sampling__words": "net"})), str(tmp_path))
+    model = ddpm_jax.load(run)
+    led = model.led_away_from(ddpm_jax.load(tmp_path / "checkpoints" / "4"))
+    assert (led.sample(n=8, seed=3, autoguidance=5.0) != model.sample(n=8, seed=3, words="net")).any()
 
 
 def test_variations_keep_most_motifs_and_a_picture_can_be_edited(run):

@@ -94,6 +94,8 @@ def test_layers_and_a_prior_that_were_learned_apart_are_put_beside_the_u_net(own
     assert made["motifs"]["w"][0] == 8 == meta["config"]["net"]["motifs"]
     assert archive.names_of(archive.read_meta(led), "early") and not archive.names_of(meta, "early")
     assert meta["config"]["optimizer"]["early"] == 0
+    releases.write_model(led, own / "both", saved(tmp_path / "h", motifs=8))  # which does not draw by them
+    assert archive.names_of(archive.read_meta(own / "both"), "early")
     with pytest.raises(runtime.BadInput, match="learned from other data"):
         releases.write_model(source, own / "both", saved(tmp_path / "c", "g", word_layers=6))
     with pytest.raises(runtime.BadInput, match="has no word layers and no word prior"):
