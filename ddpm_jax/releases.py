@@ -72,9 +72,7 @@ def write_model(
                 config[section][key] = other["config"][section][key]
         if config["sampling"]["words"] == "prior":
             config["sampling"]["autoguidance"] = 1.0  # which leaves nothing open to be led away from
-            if (
-                "motifs" in learned and early is None
-            ):  # free pictures need it no longer, and it is a quarter of the size
+            if "motifs" in learned and early is None:  # free pictures no longer need it, which is a fifth of all
                 worse, config["optimizer"]["early"] = {}, 0
                 kept.pop("early_from", None)
         kept["words_from"] = other["sha256"]
