@@ -67,9 +67,9 @@ class Loaded:
 
     def settings(self, **how: Unpack[How]) -> Settings:
         """Return sampler, evaluations, guidance and the like as they will be used: as given, or the checkpoint's."""
-        if "guidance" in how and not self.spec.labels.size:
-            how["guidance"] = 1.0  # without words it weighs nothing, and is no reason to draw otherwise
         asked = requests.settle(how, self.defaults)
+        if asked.guidance != 1 and not self.spec.labels.size:  # it weighs nothing, and is no reason to draw otherwise
+            asked = requests.settle({**how, "guidance": 1.0}, self.defaults)
         if asked.words == "prior" and self.model.prior is None:
             raise ValueError("this checkpoint has no word prior (net.word_prior is 0); use words of 'net'")
         if asked.autoguidance != 1 and self.nets.weak is None:

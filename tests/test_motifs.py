@@ -128,6 +128,8 @@ def test_no_step_changes_motifs_and_a_free_picture_is_painted_of_them(run):
     by_net = model.sample(n=8, seed=3, words="net")
     assert (drawn != by_net).any()
     assert (drawn == model.sample(n=8, seed=3, guidance=3.0)).all()  # there is no label to weigh
+    with pytest.raises(ValueError, match="guidance is -1"):
+        model.sample(guidance=-1)
     assert (model.sample(n=2, seed=3)[1] == drawn[1]).all()
 
 
