@@ -22,7 +22,7 @@ from ddpm_jax.nets.words import OPACITY, WordLayers, paint
 from ddpm_jax.state import LAYERS
 
 STEPS, BATCH, RATE, LAYER_RATE = 5000, 128, 1e-3, 60.0  # of the fit, and how many times as fast the layers learn
-PRIOR_STEPS = 4000  # of the fit of a prior to codes, which are not as independent as words
+PRIOR_STEPS = 8000  # of the fit of a prior to codes, which are not as independent as words
 HIDDEN = 256  # width of the encoder
 FEATURE = ("row", "column", "colour")  # what it looks at; up to 2048 the same as float16
 MOST_FEATURES = 65_536  # of these

@@ -20,8 +20,9 @@ from ddpm_jax import labels
 
 STEPS, BATCH, RATE = 2000, 512, 2e-3  # of the fit
 RAREST = 1e-6  # share of labels that something never seen is taken to have
-PACE = (0.7, 0.7, 0.5, 0.35, 0.25, 0.2, 0.15)  # of `calibrate`: the share of what is off that a round mends
-DRAWS, AT_ONCE = 4096, 512  # labels of a round, and of them at a time
+PACE = (0.7, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15)  # of `calibrate`: the share of what is off that a round mends
+OF_PAIRS, FEW = 0.7, 4  # of what pairs of words are off by, and labels that each is taken to have besides
+DRAWS, AT_ONCE = 8192, 512  # labels of a round, and of them at a time
 CERTAIN, EVIDENCE = 8.0, 2.0  # logits: of what no label contradicts, and for each label that could have
 
 Label = Int[Array, "words"]
@@ -197,18 +198,20 @@ def fit(
 
 
 def calibrate(params: Any, complete_labels: Int[np.ndarray, "n words"], draw: Draw, key: Key[Array, ""]) -> Any:
-    """Return the parameters of a prior that `draw` makes labels of in which words are as frequent as in complete ones.
+    """Return the parameters of a prior that `draw` makes labels of with words and pairs as often as in these.
 
     A prior learns what follows true labels, and is asked what follows its own (exposure bias, Bengio et al. 2015, arXiv
     1506.03099): what is rare gets rarer. So, in rounds of `DRAWS` labels, each word's bias moves by a share of how far
-    its log odds are off, at most 1, a smaller share each time (Robbins & Monro 1951). The key is consumed.
+    its log odds are off, and what a word says of another by one of how far their log lift is, both at most 1, and a
+    smaller share each time (Robbins & Monro 1951). The key is consumed.
     """
-    wanted = _log_odds(complete_labels)
+    odds, lift = _log_odds(complete_labels), _log_lift(complete_labels)
     for at, pace in enumerate(PACE):
         keys = jax.random.split(jax.random.fold_in(key, at), (DRAWS // AT_ONCE, AT_ONCE))
         made = np.concatenate([np.asarray(draw(params, some)) for some in keys])
-        off = np.clip(wanted - _log_odds(made), -1, 1)
-        params = params | {"open": params["open"] | {"bias": params["open"]["bias"] + pace * jnp.asarray(off)}}
+        bias = params["open"]["bias"] + pace * np.clip(odds - _log_odds(made), -1, 1)
+        pairs = params["pairs"]["kernel"] + OF_PAIRS * pace * np.clip(lift - _log_lift(made), -1, 1)
+        params = params | {"open": params["open"] | {"bias": bias}, "pairs": {"kernel": pairs}}
     return params
 
 
@@ -219,3 +222,14 @@ def _log_odds(complete_labels: np.ndarray) -> np.ndarray:
     """
     share = (complete_labels > 0).mean(axis=0, dtype=np.float32)
     return np.log(share + 1 / DRAWS) - np.log(1 - share + 1 / DRAWS)
+
+
+def _log_lift(complete_labels: np.ndarray) -> np.ndarray:
+    """Return how often two words come together in labels [n, words], over how often by chance, [words, words], as logs.
+
+    Of `FEW` / `DRAWS` more than either share: what is as rare as that says little. On the diagonal 0.
+    """
+    has = (complete_labels > 0).astype(np.float32)
+    share, both = has.mean(axis=0), has.T @ has / len(has)
+    lift = np.log(both + FEW / DRAWS) - np.log(np.outer(share, share) + FEW / DRAWS)
+    return np.where(np.eye(len(lift), dtype=bool), 0, lift)
