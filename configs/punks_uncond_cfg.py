@@ -5,7 +5,7 @@ Run it:
     python -m ddpm_jax.main --config=configs/punks_uncond_cfg.py --config.init_from=punks --workdir=workdir/punks_uncond
 
 Before the first step motifs are found in the pictures, and the prior that draws them is fitted and calibrated: 18
-minutes on 2 CPU cores, which train.minutes does not count; a signal waits for their end, a second one does not. Free
+minutes on 2 CPU cores, which train.minutes does not count, and a signal ends them. Free
 pictures are painted of motifs. Edits are made by the U-Net, and free pictures with `--config.sampling.words=net`, which
 guidance needs, too. The U-Net starts from that of `punks` (which learned from the same nine tenths), all but its stem;
 without `init_from` from nothing. 45 minutes more at 210 images/s; of 300 pictures of such a run 97.3 % were legal punks

@@ -72,7 +72,7 @@ class Storage(Failure):
 
 
 class Stopped(Failure):
-    """A signal asked for an early end; the state is saved and the same command continues it."""
+    """A signal asked for an early end; the state, if it was made, is saved and the same command continues it."""
 
     code = Exit.STOPPED
 
@@ -160,9 +160,10 @@ def lock_workdir(workdir: str | os.PathLike[str], beat_s: float = 5.0) -> Iterat
 
 
 class Stop:
-    """Whether a stop was requested, and by which signal."""
+    """Whether a stop was requested, and by which signal; `at_once` where one raises Stopped then and there."""
 
     requested: str = ""
+    at_once: bool = False
 
 
 @contextlib.contextmanager
@@ -179,6 +180,8 @@ def stop_signals() -> Iterator[Stop]:
         nonlocal first
         if not stop.requested:
             stop.requested, first = signal.Signals(number).name, time.monotonic()
+            if stop.at_once:
+                raise Stopped(f"{stop.requested}: stopped while starting; there was nothing to save")
         elif time.monotonic() - first > 0.5:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

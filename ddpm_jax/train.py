@@ -94,7 +94,9 @@ def train(run: Run, workdir: str) -> None:
         folder = pathlib.Path(workdir) / "checkpoints"
         retention = {key: value for key, value in run.saves._asdict().items() if key != "every"}
         saves = stack.enter_context(contextlib.closing(checkpoint.Checkpointer(folder, **retention)))
+        stop.at_once = not distributed.connected()  # the others would wait for this process
         state, meta = start(run, saves, folder)
+        stop.at_once = False
         step, total = int(state.step), int(state.total)
         log = distributed.together(lambda: opened(run, workdir, step, total, meta))
         stack.enter_context(contextlib.closing(log))

@@ -290,6 +290,15 @@ def test_the_first_signal_is_a_request(name: str) -> None:
     assert signal.getsignal(number) == before
 
 
+@POSIX
+def test_a_request_that_is_for_at_once_is_raised_once() -> None:
+    with runtime.stop_signals() as stop:
+        stop.at_once = True
+        with pytest.raises(runtime.Stopped, match="SIGTERM: stopped while starting"):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # the same one, delivered twice
+
+
 def test_outside_the_main_thread_no_signal_is_taken() -> None:
     found: list[str] = []
 

@@ -84,6 +84,18 @@ def test_a_crash_and_a_signal_leave_no_trace_in_the_result(trained, tmp_path, st
     np.testing.assert_array_equal(steps, [2, 4, 6, 8])
 
 
+def test_a_signal_while_a_run_starts_ends_it_then_and_there(tmp_path):
+    def starting(total):  # motifs and a prior are found here, which may take long
+        os.kill(os.getpid(), signal.SIGTERM)
+        return run.init(total)
+
+    run = build.build(tiny_config())
+    with pytest.raises(runtime.Stopped, match="SIGTERM: stopped while starting"):
+        train.train(dataclasses.replace(run, init=starting), str(tmp_path))
+    assert not archive.steps(tmp_path / "checkpoints")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_a_run_killed_before_its_first_save_starts_fresh_and_its_logs_are_kept(trained, tmp_path):
     run = build.build(tiny_config())
     with pytest.raises(KeyError):
