@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ddpm_jax import labels
 
 STEPS, BATCH, RATE = 2000, 512, 2e-3  # of the fit
+PORTION = 50  # steps that are made in one go
 RAREST = 1e-6  # share of labels that something never seen is taken to have
 PACE = (0.7, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15)  # of `calibrate`: the share of what is off that a round mends
 OF_PAIRS, FEW = 0.7, 4  # of what pairs of words are off by, and labels that each is taken to have besides
@@ -194,7 +195,10 @@ def fit(
     params["open"]["bias"] = jnp.asarray(_odds(complete_labels > 0, space), jnp.float32)
     params["pairs"]["kernel"] = jnp.asarray(_ruled_out(complete_labels > 0, space), jnp.float32)
     run = jax.jit(lambda kept, keys: jax.lax.scan(step, kept, keys)[0])
-    return run((params, optimizer.init(params)), jax.random.split(steps_key, steps))[0]
+    kept, keys = (params, optimizer.init(params)), jax.random.split(steps_key, steps)
+    for at in range(0, steps, PORTION):
+        kept = jax.block_until_ready(run(kept, keys[at : at + PORTION]))  # in between signals are heard
+    return kept[0]
 
 
 def calibrate(params: Any, complete_labels: Int[np.ndarray, "n words"], draw: Draw, key: Key[Array, ""]) -> Any:

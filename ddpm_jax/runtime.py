@@ -160,10 +160,24 @@ def lock_workdir(workdir: str | os.PathLike[str], beat_s: float = 5.0) -> Iterat
 
 
 class Stop:
-    """Whether a stop was requested, and by which signal; `at_once` where one raises Stopped then and there."""
+    """Whether a stop was requested, and by which signal."""
 
     requested: str = ""
-    at_once: bool = False
+    interrupts: bool = False
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let a request raise Stopped then and there: for what takes long and leaves nothing that could be saved."""
+        self.interrupts = True
+        try:
+            if self.requested:
+                raise KeyboardInterrupt
+            yield
+        except KeyboardInterrupt:
+            why = self.requested or "SIGINT"
+            raise Stopped(f"{why}: stopped while starting, before there was anything to save") from None
+        finally:
+            self.interrupts = False
 
 
 @contextlib.contextmanager
@@ -180,8 +194,8 @@ def stop_signals() -> Iterator[Stop]:
         nonlocal first
         if not stop.requested:
             stop.requested, first = signal.Signals(number).name, time.monotonic()
-            if stop.at_once:
-                raise Stopped(f"{stop.requested}: stopped while starting; there was nothing to save")
+            if stop.interrupts:
+                raise KeyboardInterrupt  # what takes an Exception for damage lets this one pass
         elif time.monotonic() - first > 0.5:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

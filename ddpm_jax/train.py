@@ -94,9 +94,7 @@ def train(run: Run, workdir: str) -> None:
         folder = pathlib.Path(workdir) / "checkpoints"
         retention = {key: value for key, value in run.saves._asdict().items() if key != "every"}
         saves = stack.enter_context(contextlib.closing(checkpoint.Checkpointer(folder, **retention)))
-        stop.at_once = not distributed.connected()  # the others would wait for this process
-        state, meta = start(run, saves, folder)
-        stop.at_once = False
+        state, meta = start(run, saves, folder, stop)
         step, total = int(state.step), int(state.total)
         log = distributed.together(lambda: opened(run, workdir, step, total, meta))
         stack.enter_context(contextlib.closing(log))
@@ -175,14 +173,20 @@ def ending(log: journal.Journal, step: Callable[[], int]) -> Iterator[None]:
     log.finish(step(), "done")
 
 
-def start(run: Run, saves: checkpoint.Checkpointer, folder: pathlib.Path) -> tuple[TrainState, dict[str, Any]]:
-    """Return the newest whole state of a workdir and its meta, or a fresh state and {}; say which in one line."""
+def start(
+    run: Run, saves: checkpoint.Checkpointer, folder: pathlib.Path, stop: runtime.Stop
+) -> tuple[TrainState, dict[str, Any]]:
+    """Return the newest whole state of a workdir and its meta, or a fresh state and {}; say which in one line.
+
+    A single process stops at once while it makes a fresh state (motifs take minutes); of several none can by itself.
+    """
     newest = distributed.from_first(saves.latest)
     if newest is None:
-        total = run.plan.steps if run.plan.minutes <= 0 else timed_steps(run)
-        total = distributed.from_first(lambda: total)  # clocks differ
-        logging.info("starting fresh: %d steps; compiling the first", total)
-        return run.init(total), {}
+        with stop.at_once() if jax.process_count() == 1 else contextlib.nullcontext():
+            total = run.plan.steps if run.plan.minutes <= 0 else timed_steps(run)
+            total = distributed.from_first(lambda: total)  # clocks differ
+            logging.info("starting fresh: %d steps; compiling the first", total)
+            return run.init(total), {}
     saved = distributed.together(lambda: checkpoint.read_meta(folder / str(newest)))
     run.check_resume(saved)
     check_minutes(run.plan.minutes, saved["config"]["train"]["minutes"])

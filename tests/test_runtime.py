@@ -291,12 +291,16 @@ def test_the_first_signal_is_a_request(name: str) -> None:
 
 
 @POSIX
-def test_a_request_that_is_for_at_once_is_raised_once() -> None:
+def test_a_request_at_once_is_not_taken_for_an_error_of_what_it_interrupts() -> None:
     with runtime.stop_signals() as stop:
-        stop.at_once = True
-        with pytest.raises(runtime.Stopped, match="SIGTERM: stopped while starting"):
-            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(runtime.Stopped, match="SIGTERM: stopped while starting"), stop.at_once():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except Exception as error:  # as what reads a file does
+                raise AssertionError("the file is damaged") from error
         signal.raise_signal(signal.SIGTERM)  # the same one, delivered twice
+        with pytest.raises(runtime.Stopped), stop.at_once():
+            raise AssertionError("what was requested before is heard")
 
 
 def test_outside_the_main_thread_no_signal_is_taken() -> None:

@@ -84,16 +84,30 @@ def test_a_crash_and_a_signal_leave_no_trace_in_the_result(trained, tmp_path, st
     np.testing.assert_array_equal(steps, [2, 4, 6, 8])
 
 
-def test_a_signal_while_a_run_starts_ends_it_then_and_there(tmp_path):
+def test_a_signal_while_a_fresh_run_starts_ends_it_then_and_there(tmp_path):
     def starting(total):  # motifs and a prior are found here, which may take long
         os.kill(os.getpid(), signal.SIGTERM)
-        return run.init(total)
+        raise AssertionError("it went on")
 
-    run = build.build(tiny_config())
     with pytest.raises(runtime.Stopped, match="SIGTERM: stopped while starting"):
-        train.train(dataclasses.replace(run, init=starting), str(tmp_path))
-    assert not archive.steps(tmp_path / "checkpoints")
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        train.train(dataclasses.replace(build.build(tiny_config()), init=starting), str(tmp_path))
+
+
+def test_a_signal_while_a_run_resumes_harms_no_save_and_is_heard_after_a_step(trained, tmp_path, monkeypatch):
+    run, true = build.build(tiny_config()), archive.checksum
+    with pytest.raises(KeyError):
+        train.train(interrupted(run, 7, crash), str(tmp_path))
+
+    def reading(*given):
+        monkeypatch.setattr(archive, "checksum", true)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return true(*given)
+
+    monkeypatch.setattr(archive, "checksum", reading)
+    before = archive.steps(tmp_path / "checkpoints")
+    with pytest.raises(runtime.Stopped, match=rf"SIGTERM: step {before[0] + 1} of 8 is saved"):
+        train.train(run, str(tmp_path))
+    assert not list(tmp_path.glob("checkpoints/*damaged*"))
 
 
 def test_a_run_killed_before_its_first_save_starts_fresh_and_its_logs_are_kept(trained, tmp_path):
