@@ -86,9 +86,9 @@ case $code in
     rm -f "$saved"
     echo "slurm.sh: done"
     ;;
-  75) # stopped by a signal, and saved
+  75) # stopped by a signal, and saved where there was anything to save
     echo $((restarts + 1)) >"$saved"
-    queue_again "the state is saved"
+    queue_again "a signal stopped it"
     ;;
   65 | 69 | 70) # bad input, workdir in use, diverged: the same command would end so again
     echo "slurm.sh: code $code is not tried again; the last line of the run says why" >&2
