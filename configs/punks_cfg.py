@@ -4,7 +4,10 @@ Run it:
 
     python -m ddpm_jax.main --config=configs/punks_cfg.py --workdir=workdir/punks
 
-The package brings along what came of it (`ddpm_jax.load("punks")`), on 2 CPU cores: 24,000 steps of the U-Net without
+From nothing that takes half an hour on one of two busy CPU cores, and draws 99.1, 99.5 and 99.2 % of held-out complete
+labels exactly (seeds 0, 1 and 2), obeys 99.8 to 99.9 % of requests of one to three words, and of its free pictures 99.0
+to 99.3 % are legal punks: docs/results/seeds.
+The package brings along more than that (`ddpm_jax.load("punks")`), on 2 CPU cores: 24,000 steps of the U-Net without
 layers (`--config.net.word_layers=0 --config.masks.none=0.1 --config.masks.subset=0.3 --config.masks.balance=0
 --config.train.steps=24000`; 130 minutes beside other work), and from there (`--config.init_from=`) the 4,500 steps that
 this file says (42 minutes). Its layers and word prior are those of punks_complete_cfg with `iid` held out (900 steps,
