@@ -19,10 +19,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ddpm_jax import labels
 
 STEPS, BATCH, RATE = 2000, 512, 2e-3  # of the fit
-PORTION = 50  # steps that are made in one go
+PORTION = 50  # of them at a time
 RAREST = 1e-6  # share of labels that something never seen is taken to have
 PACE = (0.7, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15)  # of `calibrate`: the share of what is off that a round mends
-OF_PAIRS, FEW = 0.7, 4  # of what pairs of words are off by, and labels that each is taken to have besides
+OF_PAIRS, FEW = 0.7, 4  # the part of that share for pairs of words, and how many labels each is taken to be in besides
 DRAWS, AT_ONCE = 8192, 512  # labels of a round, and of them at a time
 CERTAIN, EVIDENCE = 8.0, 2.0  # logits: of what no label contradicts, and for each label that could have
 

@@ -163,7 +163,7 @@ class Stop:
     """Whether a stop was requested, and by which signal."""
 
     requested: str = ""
-    interrupts: bool = False
+    interrupts: bool = False  # whether a request raises KeyboardInterrupt
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
