@@ -309,7 +309,8 @@ def test_calibration_makes_words_and_pairs_of_them_as_frequent_as_they_are_and_m
 
     def found(params):
         made = np.asarray(draw(params, jax.random.split(jax.random.key(9), 20_000))) > 0
-        return made.mean(axis=0), made[made[:, 2], 1].mean()
+        share = made.mean(axis=0)
+        return np.log(share / (1 - share)), made[made[:, 2], 1].mean()
 
     share = (wanted > 0).mean(axis=0)
     start = jnp.asarray(np.log(share / (1 - share)), jnp.float32)
@@ -319,9 +320,9 @@ def test_calibration_makes_words_and_pairs_of_them_as_frequent_as_they_are_and_m
         "said": jnp.ones(3),
     }
     after = prior.calibrate(before, wanted, draw, jax.random.key(1))
-    made, together = found(after)
-    np.testing.assert_allclose(np.log(made / (1 - made)), start, atol=0.15)
-    assert found(before)[0][0] < 0.6 * share[0]  # the rarest
-    assert found(before)[1] < 0.2 and together == pytest.approx((wanted[wanted[:, 2] > 0, 1] > 0).mean(), abs=0.08)
+    (odds_before, apart), (odds, together) = found(before), found(after)
+    np.testing.assert_allclose(odds_before, start - 0.7, atol=0.15)
+    np.testing.assert_allclose(odds, start, atol=0.15)
+    assert apart < 0.2 and together == pytest.approx((wanted[wanted[:, 2] > 0, 1] > 0).mean(), abs=0.08)
     assert after["said"] is before["said"] and after["open"]["kernel"] is before["open"]["kernel"]
     assert not after["pairs"]["kernel"].diagonal().any()
